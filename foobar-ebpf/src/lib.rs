@@ -1,0 +1,16 @@
+//! The packet path of foobar, pure: compiled into the BPF programs and tested on the host.
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::integer_division_remainder_used
+    )
+)]
+
+pub mod abi;
+pub mod verdict;

@@ -1,0 +1,232 @@
+//! The configuration as meant: what a file that passed every check says.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU16,
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+/// A whole, consistent estate.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it was read from.
+    pub path: PathBuf,
+    pub hosts: BTreeMap<String, Host>,
+    pub sets: BTreeMap<String, Set>,
+    pub limits: BTreeMap<String, Limit>,
+    pub nodes: BTreeMap<String, Node>,
+    pub policies: BTreeMap<String, Policy>,
+    /// L4 services by name (`plain` for `[l4.plain]`).
+    pub l4: BTreeMap<String, L4Service>,
+    pub admin: Admin,
+}
+
+/// Where something stands in the file, both from 1.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Place {
+    pub line: u32,
+    pub column: u32,
+}
+
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Addresses {
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub name: String,
+    pub public: Addresses,
+    pub private: Addresses,
+}
+
+#[derive(Clone, Debug)]
+pub struct Set {
+    pub name: String,
+    pub elements: Vec<IpNet>,
+    /// One element a line, `#` comments; read at load and reload.
+    pub file: Option<PathBuf>,
+    /// The most elements it may hold.
+    pub max: u32,
+    /// Elements added while running stay this long.
+    pub timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Limit {
+    pub name: String,
+    /// Packets a second, as a fraction: packets per period.
+    pub packets: u64,
+    pub period: Duration,
+    pub burst: u64,
+    pub per: LimitPer,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LimitPer {
+    Rule,
+    Source,
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub name: String,
+    /// In the order of the file.
+    pub interfaces: Vec<Interface>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// `wan` in `{ wan = { dev = "eth0" } }`.
+    pub name: String,
+    pub device: String,
+    pub xdp: XdpMode,
+    /// Names of policies.
+    pub ingress: Option<String>,
+    pub egress: Option<String>,
+    pub place: Place,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum XdpMode {
+    /// Native, else generic with a warning.
+    Auto,
+    Native,
+    Generic,
+}
+
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub name: String,
+    pub default: Action,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    Allow,
+    Drop,
+}
+
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub name: String,
+    pub action: Action,
+    /// Any of these; never empty (`any` is [`Traffic::Any`]).
+    pub traffic: Vec<Traffic>,
+    /// Any of these; empty: from anywhere.
+    pub from: Vec<Peer>,
+    pub to: Vec<Peer>,
+    /// TCP flags (`on = "tcp-syn"`).
+    pub flags: Option<TcpFlags>,
+    /// Source ports; `None`: any.
+    pub source_ports: Option<PortRange>,
+    pub limit: Option<String>,
+    /// Set that offenders against the limit are put into.
+    pub jail: Option<String>,
+    pub place: Place,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Peer {
+    Prefix(IpNet),
+    Set(String),
+}
+
+/// What a rule matches above the addresses: `tcp/22`, `udp/1000-2000`, `icmp/echo-request`, `icmp6`, `proto/47`, `any`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Traffic {
+    Any,
+    Tcp(PortRange),
+    Udp(PortRange),
+    /// IPv4 only; type and code, `None`: any.
+    Icmp(Option<u8>, Option<u8>),
+    /// IPv6 only.
+    Icmp6(Option<u8>, Option<u8>),
+    Protocol(u8),
+}
+
+/// Inclusive; `0-65535` is every port *and* packets without ports (fragments).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PortRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+/// Match when `flags & mask == value` (FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TcpFlags {
+    pub mask: u8,
+    pub value: u8,
+}
+
+#[derive(Clone, Debug)]
+pub struct L4Service {
+    pub name: String,
+    /// The node that balances it.
+    pub on: String,
+    /// At most one address of each family (a backend's answer must name its vip).
+    pub vips: Vec<SocketAddr>,
+    pub protocol: Protocol,
+    pub backends: Vec<Backend>,
+    pub check: Option<Check>,
+    pub place: Place,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// Name of a host; its private address is used.
+    pub host: String,
+    pub addresses: Addresses,
+    pub port: NonZeroU16,
+    pub weight: u16,
+    pub kind: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Check {
+    pub probe: Probe,
+    pub every: Duration,
+    pub timeout: Duration,
+    pub rise: u32,
+    pub fall: u32,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Probe {
+    Tcp,
+    Http { path: String, expect: u16 },
+}
+
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub socket: PathBuf,
+}
+
+impl Addresses {
+    /// Both families' addresses, IPv4 first.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> {
+        self.v4
+            .map(IpAddr::V4)
+            .into_iter()
+            .chain(self.v6.map(IpAddr::V6))
+    }
+}
+
+impl PortRange {
+    pub const ANY: Self = Self {
+        first: 0,
+        last: u16::MAX,
+    };
+}

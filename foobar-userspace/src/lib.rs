@@ -1,0 +1,4 @@
+//! foobar's user space: configuration, pure decisions, and the edges that carry them out.
+#![deny(unsafe_code)]
+
+pub mod config;
