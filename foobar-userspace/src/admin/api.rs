@@ -1,0 +1,323 @@
+//! Questions and answers of the administration socket; the JSON is an API.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the controller is asked; one variant per route.
+#[derive(Clone, Debug)]
+pub enum Request {
+    Status,
+    /// The counters, as they stand.
+    Snapshot,
+    Reload {
+        apply: Apply,
+    },
+    Rules,
+    Sets,
+    /// All elements of one set.
+    SetElements {
+        set: String,
+    },
+    SetAdd {
+        set: String,
+        elements: Vec<IpNet>,
+        timeout: Option<Duration>,
+    },
+    SetDelete {
+        set: String,
+        elements: Vec<IpNet>,
+    },
+    SetFlush {
+        set: String,
+    },
+    BackendState {
+        service: String,
+        /// `host` or `host:port`.
+        backend: String,
+        wish: BackendWish,
+    },
+    Explain(Packet),
+    ConfigShow,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Apply {
+    DryRun,
+    Now,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendWish {
+    Enable,
+    Drain,
+    Disable,
+    Weight(u16),
+}
+
+/// The controller's answer to each [`Request`].
+#[derive(Clone, Debug)]
+pub enum Response {
+    Status(Box<Status>),
+    Snapshot(Box<Snapshot>),
+    Reloaded(Reloaded),
+    Rules(Vec<RuleLine>),
+    Sets(Vec<SetLine>),
+    SetElements(Vec<ElementLine>),
+    Done { message: String },
+    Explained(Box<Explanation>),
+    ConfigText(String),
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[serde(tag = "error", rename_all = "kebab-case")]
+pub enum Refusal {
+    /// No set, service, backend, … of that name; the text says which and what there is.
+    #[error("{message}")]
+    NotFound { message: String },
+    /// The request contradicts the state (set full, element not there, …).
+    #[error("{message}")]
+    Conflict { message: String },
+    /// The configuration has errors; rendered as `check` renders them.
+    #[error("{rendered}")]
+    BadConfiguration { rendered: String },
+    /// The kernel refused.
+    #[error("{message}")]
+    Failed { message: String },
+    #[error("{message}")]
+    NotPermitted { message: String },
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    pub version: String,
+    pub node: String,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+    pub configuration: String,
+    /// Unix seconds of the last successful load.
+    pub loaded_at: u64,
+    pub generation: u64,
+    pub healthy: bool,
+    /// What a person should know: generic XDP, services without backends, a failed reload, …
+    pub warnings: Vec<String>,
+    pub interfaces: Vec<InterfaceStatus>,
+    pub services: Vec<ServiceStatus>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct InterfaceStatus {
+    pub name: String,
+    pub device: String,
+    /// `native`, `generic`.
+    pub xdp: String,
+    /// `tcx`, `clsact`, or `none` where there is no egress policy.
+    pub egress: String,
+    pub ingress_policy: Option<String>,
+    pub egress_policy: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct ServiceStatus {
+    /// `l4.plain`
+    pub name: String,
+    pub vips: Vec<String>,
+    pub backends: Vec<BackendStatus>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct BackendStatus {
+    pub host: String,
+    pub port: u16,
+    pub weight: u16,
+    pub state: BackendState,
+    /// Of the last failed check, or why the state is what it is.
+    pub detail: Option<String>,
+    pub check_milliseconds: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendState {
+    Up,
+    Down,
+    Drain,
+    Disabled,
+    /// Not checked often enough yet to know.
+    Unknown,
+}
+
+/// All counters at one instant; they only grow. Rates are differences of two snapshots.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Snapshot {
+    pub node: String,
+    /// Nanoseconds of CLOCK_MONOTONIC.
+    pub taken_at: u64,
+    /// `controller` or `maps`.
+    pub source: String,
+    pub interfaces: Vec<InterfaceCounters>,
+    pub rules: Vec<RuleCounters>,
+    pub services: Vec<ServiceCounters>,
+    pub maps: Vec<MapUse>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct InterfaceCounters {
+    pub name: String,
+    pub device: String,
+    /// By direction (`ingress`, `egress`), then reason ([`foobar_ebpf::verdict::Reason::name`]); zeros left out.
+    pub verdicts: BTreeMap<String, BTreeMap<String, Count>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Count {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct RuleCounters {
+    pub policy: String,
+    pub rule: String,
+    #[serde(flatten)]
+    pub count: Count,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct ServiceCounters {
+    /// `l4.plain`
+    pub name: String,
+    /// `203.0.113.10:8080`
+    pub vip: String,
+    #[serde(flatten)]
+    pub traffic: TrafficCount,
+    pub backends: Vec<BackendCounters>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct BackendCounters {
+    pub host: String,
+    pub port: u16,
+    /// `None` when read from the maps alone.
+    pub weight: Option<u16>,
+    pub state: Option<BackendState>,
+    #[serde(flatten)]
+    pub traffic: TrafficCount,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct TrafficCount {
+    pub connections: u64,
+    pub packets_in: u64,
+    pub bytes_in: u64,
+    pub packets_out: u64,
+    pub bytes_out: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct MapUse {
+    pub name: String,
+    pub entries: u64,
+    pub max_entries: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Reloaded {
+    pub applied: bool,
+    pub generation: u64,
+    /// One line per difference, `+ rule edge/web`, `- backend l4.plain web3:80`, …
+    pub changes: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct RuleLine {
+    pub policy: String,
+    pub order: u32,
+    pub rule: String,
+    /// `allow` or `drop`.
+    pub action: String,
+    /// As the file says it.
+    pub text: String,
+    /// `foobar.toml:38:3`
+    pub place: String,
+    #[serde(flatten)]
+    pub count: Count,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct SetLine {
+    pub name: String,
+    pub elements: u64,
+    pub max: u32,
+    pub timeout_seconds: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct ElementLine {
+    #[schemars(with = "String")]
+    pub element: IpNet,
+    /// `configuration`, `file`, `command`, `jail`.
+    pub source: String,
+    pub expires_in_seconds: Option<u64>,
+}
+
+/// `explain PROTO SRC DST [--iface I] [--egress]`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Packet {
+    /// `tcp`, `udp`, `icmp`, `icmp6`.
+    pub protocol: String,
+    pub source: IpAddr,
+    pub source_port: u16,
+    pub destination: IpAddr,
+    /// ICMP: `type << 8 | code`.
+    pub destination_port: u16,
+    /// TCP flags; SYN by default.
+    pub flags: u8,
+    /// Name or device; the first of the node by default.
+    pub interface: Option<String>,
+    pub egress: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Explanation {
+    /// `pass`, `drop`, `transmit`.
+    pub verdict: String,
+    /// [`foobar_ebpf::verdict::Reason::name`]
+    pub reason: String,
+    /// What the program returned: `XDP_PASS`, `XDP_DROP`, `XDP_TX`, `XDP_REDIRECT`, `TC_ACT_OK`, `TC_ACT_SHOT`.
+    pub returned: String,
+    pub interface: String,
+    pub policy: Option<String>,
+    /// `edge/web`, with `order`, `text`, `place`.
+    pub rule: Option<RuleLine>,
+    pub set: Option<String>,
+    pub tokens_left: Option<u64>,
+    pub vip: Option<String>,
+    pub backend: Option<String>,
+    /// Of the frame that would leave, where it is rewritten: `198.51.100.7:51000 -> 10.0.0.12:80`.
+    pub rewritten: Option<String>,
+    pub program_id: u32,
+    pub nanoseconds: u32,
+}
