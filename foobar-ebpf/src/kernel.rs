@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use foobar_ebpf::{
     abi::{
-        Backend, Bucket, BucketV4, BucketV6, ClientV4, ClientV6, DatagramV4, DatagramV6,
+        self, Backend, Bucket, BucketV4, BucketV6, ClientV4, ClientV6, DatagramV4, DatagramV6,
         EndpointV4, EndpointV6, FirstFragment, FlowState, FlowV4, FlowV6, Label, LabelKey,
         MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_RULES, MAX_SETS, MAX_VIPS, Member,
         MemberV4, MemberV6, NextHop, RING_SLOTS, Remembered, Return, SET_HOSTS, SET_PREFIXES,
@@ -21,9 +21,7 @@ static INTERFACE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static EXPLAIN: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
-static SECRET_0: Global<u64> = Global::new(0);
-#[unsafe(no_mangle)]
-static SECRET_1: Global<u64> = Global::new(0);
+static HASH_KEYS: Global<[u64; abi::HASH_KEYS]> = Global::new([0; abi::HASH_KEYS]);
 
 // Inner values are arrays of integers: kernels 5.15 to 6.1 refuse inner maps of structs that user space makes.
 #[btf_map]
@@ -56,6 +54,11 @@ pub static NEXT_HOPS: Array<NextHop, { MAX_NEXT_HOPS as usize }> = Array::new();
 pub static REMEMBERED_V4: LruHashMap<ClientV4, Remembered, 262_144> = LruHashMap::new();
 #[btf_map]
 pub static REMEMBERED_V6: LruHashMap<ClientV6, Remembered, 131_072> = LruHashMap::new();
+
+#[btf_map]
+pub static WANTED_V4: LruHashMap<u32, u32, 256> = LruHashMap::new();
+#[btf_map]
+pub static WANTED_V6: LruHashMap<[u32; 4], u32, 256> = LruHashMap::new();
 
 #[btf_map]
 pub static FLOWS_V4: LruHashMap<FlowV4, FlowState, 131_072> = LruHashMap::new();
