@@ -26,6 +26,9 @@ pub const PRODUCT: Object = Object {
     variable: "FOOBAR_EBPF_OBJECT",
 };
 
+/// Every one that is linted, and built for a bench.
+pub const ALL: &[Object] = &[PRODUCT];
+
 impl Object {
     /// Builds it and answers with the accepted file.
     pub fn build(
@@ -59,9 +62,14 @@ impl Object {
         let built = target.join(TARGET).join("bpf").join(self.bin);
         let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
         refuse_panics(&built, &bytes)?;
-        let accepted = workspace.target.join("bpf").join(format!("{}.o", self.bin));
+        let accepted = self.accepted(workspace);
         keep(&accepted, &bytes).with_context(|| format!("cannot write {}", accepted.display()))?;
         Ok(accepted)
+    }
+
+    /// Where it lies once built and found free of panics.
+    pub fn accepted(&self, workspace: &Workspace) -> PathBuf {
+        workspace.target.join("bpf").join(format!("{}.o", self.bin))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The host's binaries: `foobar` with the BPF object inside, and `foobar-lab`.
 
-use std::{path::PathBuf, process::Command};
+use std::{fmt, path::PathBuf, process::Command};
 
 use anyhow::Result;
 
@@ -52,5 +52,14 @@ impl Product {
         command
             .env("FOOBAR_BIN", &self.foobar)
             .env("FOOBAR_LAB_BIN", &self.lab);
+    }
+}
+
+impl fmt::Display for Product {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for file in [&self.object, &self.foobar] {
+            writeln!(formatter, "{}", file.display())?;
+        }
+        write!(formatter, "{}", self.lab.display())
     }
 }

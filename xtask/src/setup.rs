@@ -1,7 +1,7 @@
 //! What must be on the machine before anything can be built or run, and how it gets there.
 
 use std::{
-    fs,
+    fmt, fs,
     io::{self, BufRead as _, IsTerminal as _},
     os::unix::fs::MetadataExt as _,
 };
@@ -22,6 +22,19 @@ use crate::{
 pub struct BpfTools {
     pub toolchain: Toolchain,
     pub linker: Linker,
+}
+
+impl fmt::Display for BpfTools {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "ready: {} {} with LLVM {}, {}",
+            self.toolchain.rustc.display(),
+            self.toolchain.release,
+            self.toolchain.llvm.major,
+            self.linker.program().display()
+        )
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

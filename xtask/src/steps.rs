@@ -314,18 +314,22 @@ fn lines_of(reader: PipeReader) -> Receiver<String> {
     receiver
 }
 
+/// What is worth reading of the output of a failed step.
 fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.ends_with(" ... ok"))
+        .collect();
     let skipped = lines.len().saturating_sub(SHOWN_LINES);
     let shown = lines[skipped..].join("\n");
     if skipped == 0 {
         shown
     } else {
-        format!("({skipped} lines before)\n{shown}")
+        format!("({skipped} lines more)\n{shown}")
     }
 }
 
-const SHOWN_LINES: usize = 200;
+const SHOWN_LINES: usize = 300;
 
 #[cfg(test)]
 mod tests {
