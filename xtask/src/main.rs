@@ -125,7 +125,7 @@ enum LabTask {
 
 #[derive(Args, Clone, Copy, Debug)]
 struct Agreement {
-    /// Install what is missing without asking (also when there is no terminal to ask at)
+    /// Install what is missing without asking (where there is no terminal, nobody is asked)
     #[arg(short, long)]
     yes: bool,
 }

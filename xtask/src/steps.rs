@@ -27,7 +27,26 @@ pub struct Steps {
 struct Outcome {
     title: String,
     elapsed: Duration,
-    result: Result<String, String>,
+    end: End,
+}
+
+/// How a step ended, with a remark.
+#[derive(Clone, Debug)]
+enum End {
+    Done(String),
+    /// Did not work, and the caller knows how to go on.
+    Without(String),
+    Failed(String),
+}
+
+impl End {
+    fn mark_and_remark(&self) -> (char, &str) {
+        match self {
+            Self::Done(remark) => ('✓', remark),
+            Self::Without(reason) => ('!', reason),
+            Self::Failed(reason) => ('✗', reason),
+        }
+    }
 }
 
 /// What a step printed, and how it ended.
@@ -74,11 +93,14 @@ impl Steps {
         } else {
             Err(transcript.status.to_string())
         };
-        let failure = result.clone().err();
-        self.finish(title, started.elapsed(), result);
-        let Some(failure) = failure else {
-            return Ok(transcript);
+        let failure = match result {
+            Ok(remark) => {
+                self.finish(title, started.elapsed(), End::Done(remark));
+                return Ok(transcript);
+            }
+            Err(failure) => failure,
         };
+        self.finish(title, started.elapsed(), End::Failed(failure.clone()));
         eprintln!("{}", tail(&transcript.text));
         Err(Refusal::new(
             Status::Failed,
@@ -99,12 +121,12 @@ impl Steps {
     ) -> Result<Transcript> {
         let started = Instant::now();
         let transcript = self.transcribe(name, title, command)?;
-        let result = if transcript.status.success() {
-            Ok(String::new())
+        let end = if transcript.status.success() {
+            End::Done(String::new())
         } else {
-            Err(transcript.status.to_string())
+            End::Without(transcript.status.to_string())
         };
-        self.finish(title, started.elapsed(), result);
+        self.finish(title, started.elapsed(), end);
         Ok(transcript)
     }
 
@@ -117,11 +139,11 @@ impl Steps {
         let started = Instant::now();
         match act() {
             Ok((value, remark)) => {
-                self.finish(title, started.elapsed(), Ok(remark));
+                self.finish(title, started.elapsed(), End::Done(remark));
                 Ok(value)
             }
             Err(error) => {
-                self.finish(title, started.elapsed(), Err("failed".to_owned()));
+                self.finish(title, started.elapsed(), End::Failed("failed".to_owned()));
                 Err(error)
             }
         }
@@ -137,10 +159,7 @@ impl Steps {
             .unwrap_or(0);
         let mut text = String::new();
         for outcome in &self.outcomes {
-            let (mark, remark) = match &outcome.result {
-                Ok(remark) => ("✓", remark),
-                Err(failure) => ("✗", failure),
-            };
+            let (mark, remark) = outcome.end.mark_and_remark();
             let line = format!(
                 "{mark} {title:width$} {elapsed:>8}  {remark}",
                 title = outcome.title,
@@ -188,17 +207,14 @@ impl Steps {
         Ok(Transcript { text, status, log })
     }
 
-    fn finish(&mut self, title: &str, elapsed: Duration, result: Result<String, String>) {
-        let (mark, remark) = match &result {
-            Ok(remark) => ("✓", remark),
-            Err(failure) => ("✗", failure),
-        };
+    fn finish(&mut self, title: &str, elapsed: Duration, end: End) {
+        let (mark, remark) = end.mark_and_remark();
         let line = format!("{mark} {title} ({}) {remark}", seconds(elapsed));
         eprintln!("{}", line.trim_end());
         self.outcomes.push(Outcome {
             title: title.to_owned(),
             elapsed,
-            result,
+            end,
         });
     }
 }
@@ -364,6 +380,14 @@ mod tests {
         let error = steps.run("bad", "bad", &mut shell("exit 3")).unwrap_err();
         assert!(error.to_string().contains("bad.log"), "{error}");
         assert!(steps.summary().contains("✗ bad"), "{}", steps.summary());
+    }
+
+    #[test]
+    fn an_attempt_that_fails_is_left_to_the_caller() {
+        let (_directory, mut steps) = steps();
+        let transcript = steps.attempt("try", "try", &mut shell("exit 3")).unwrap();
+        assert!(!transcript.status.success());
+        assert!(steps.summary().contains("! try"), "{}", steps.summary());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Licences, bans, sources and advisories of the dependencies, by a private cargo-deny.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{steps::Steps, workspace::Workspace};
 
@@ -10,6 +10,7 @@ pub fn check(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let home = workspace.cache.join(format!("cargo-deny-{VERSION}"));
     let program = home.join("bin/cargo-deny");
     if !program.is_file() {
+        let scratch = workspace.target.join("cargo-deny");
         steps.run(
             "cargo-deny-install",
             &format!("cargo-deny {VERSION} (once, some minutes)"),
@@ -19,9 +20,11 @@ pub fn check(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
                 .arg("--root")
                 .arg(&home)
                 .arg("--target-dir")
-                .arg(workspace.target.join("cargo-deny"))
+                .arg(&scratch)
                 .env_remove("CARGO_TARGET_DIR"),
         )?;
+        fs::remove_dir_all(&scratch)
+            .with_context(|| format!("cannot remove {}", scratch.display()))?;
     }
     let deny = |arguments: &[&str]| {
         // Where packets to the outside vanish, a fetch would never end.
@@ -52,7 +55,7 @@ pub fn check(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     );
     steps.run(
         "dependencies",
-        "dependencies: licences, bans, sources",
+        "dependencies: licences, bans, sources; NOT advisories",
         &mut deny(&["check", "licenses", "bans", "sources"]),
     )?;
     Ok(())
