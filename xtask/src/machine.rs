@@ -33,6 +33,13 @@ pub fn refuse_unless_capable(purpose: &str) -> Result<()> {
             missing.join(", ")
         ));
     }
+    let users =
+        fs::read_to_string("/proc/self/uid_map").context("cannot read /proc/self/uid_map")?;
+    if !is_whole_machine(&users) {
+        lacks.push(
+            "root is root of a user namespace only, and BPF asks for the machine's root".to_owned(),
+        );
+    }
     if fs::metadata("/proc/sys/kernel/unprivileged_bpf_disabled").is_err() {
         lacks.push("the kernel is built without BPF (CONFIG_BPF_SYSCALL)".to_owned());
     }
@@ -59,6 +66,10 @@ fn can_unshare() -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())
+}
+
+fn is_whole_machine(users: &str) -> bool {
+    users.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 fn version(release: &str) -> Option<(u32, u32)> {
@@ -97,6 +108,12 @@ mod tests {
         assert_eq!(version("6.12+deb13"), Some((6, 12)));
         assert_eq!(version("5.15.0"), Some((5, 15)));
         assert_eq!(version("strange"), None);
+    }
+
+    #[test]
+    fn root_of_a_user_namespace_is_told_from_root() {
+        assert!(is_whole_machine("         0          0 4294967295\n"));
+        assert!(!is_whole_machine("         0     100000      65536\n"));
     }
 
     #[test]

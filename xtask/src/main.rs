@@ -118,7 +118,8 @@ enum LabTask {
     Exec {
         /// client, lb1, web1, web2 or web3
         node: OsString,
-        #[arg(last = true, required = true, value_name = "COMMAND")]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        #[arg(value_names = ["COMMAND", "ARGS"], num_args = 1..)]
         command: Vec<OsString>,
     },
 }

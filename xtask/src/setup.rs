@@ -63,9 +63,9 @@ pub fn ensure(
     if missing.is_nothing() {
         return missing.into_tools(workspace);
     }
-    eprintln!("{}", missing.plan());
     let packages = missing.packages();
     refuse_unless_installable(&missing, &packages)?;
+    eprintln!("{}", missing.plan());
     agree(consent)?;
     if !packages.is_empty() {
         packages::install(steps, &packages, &missing.services())?;
