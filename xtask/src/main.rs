@@ -7,6 +7,7 @@ mod linker;
 mod machine;
 mod object;
 mod packages;
+mod processes;
 mod product;
 mod refusal;
 mod setup;

@@ -13,12 +13,16 @@ use std::{
 use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::refusal::{Refusal, Status};
+use crate::{
+    processes,
+    refusal::{Refusal, Status},
+};
 
 #[derive(Debug)]
 pub struct Steps {
     logs: PathBuf,
     terminal: bool,
+    limit: Duration,
     started: Instant,
     outcomes: Vec<Outcome>,
 }
@@ -63,6 +67,7 @@ impl Steps {
         Ok(Self {
             logs,
             terminal: io::stderr().is_terminal(),
+            limit: LIMIT,
             started: Instant::now(),
             outcomes: Vec::new(),
         })
@@ -191,7 +196,14 @@ impl Steps {
         let mut progress = Progress::new(self.terminal, title);
         let mut text = String::new();
         let lines = lines_of(reader);
+        let started = Instant::now();
+        let mut in_time = true;
         loop {
+            if in_time && started.elapsed() > self.limit {
+                in_time = false;
+                text.push_str(&format!("ended after {}\n", seconds(self.limit)));
+                processes::kill_with_descendants(child.id());
+            }
             match lines.recv_timeout(Duration::from_millis(500)) {
                 Ok(line) => {
                     file.write_all(line.as_bytes())?;
@@ -201,6 +213,9 @@ impl Steps {
                 Err(RecvTimeoutError::Timeout) => progress.tick(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+        }
+        if !in_time {
+            file.write_all(b"ended: it took too long\n")?;
         }
         let status = child.wait().context("cannot wait for a step")?;
         progress.end();
@@ -345,6 +360,8 @@ fn tail(text: &str) -> String {
     }
 }
 
+/// Hung, not slow: a machine with two cores needs a third of it for the slowest step.
+const LIMIT: Duration = Duration::from_secs(45 * 60);
 const SHOWN_LINES: usize = 300;
 
 #[cfg(test)]
@@ -388,6 +405,22 @@ mod tests {
         let transcript = steps.attempt("try", "try", &mut shell("exit 3")).unwrap();
         assert!(!transcript.status.success());
         assert!(steps.summary().contains("! try"), "{}", steps.summary());
+    }
+
+    #[test]
+    fn a_step_that_hangs_is_ended_with_all_its_processes() {
+        let (_directory, mut steps) = steps();
+        steps.limit = Duration::from_millis(100);
+        let started = Instant::now();
+        let error = steps
+            .run(
+                "hang",
+                "hang",
+                &mut shell("(sleep 60; echo) & sleep 60; echo"),
+            )
+            .unwrap_err();
+        assert!(error.to_string().contains("signal"), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(20));
     }
 
     #[test]
