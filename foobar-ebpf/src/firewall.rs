@@ -67,9 +67,7 @@ pub fn would_admit<F: Parse, T: Tables + TablesOf<F>>(
     };
     match first_match(&ruleset, policy, packet, tables)? {
         Some(found) => {
-            let [word, ..] = ruleset
-                .words::<3>(found.action)
-                .ok_or(Reason::Internal)?;
+            let [word, ..] = ruleset.words::<3>(found.action).ok_or(Reason::Internal)?;
             Ok(*word & 1 == ruleset::ALLOW)
         }
         None => Ok(default(&ruleset, policy)? == ruleset::ALLOW),
@@ -94,7 +92,8 @@ fn default<R: Ruleset>(ruleset: &R, policy: u32) -> Result<u64, Reason> {
 }
 
 /// Walks the forest's trees in order of their smallest rule, keeping the smallest order that matched.
-#[inline(always)]
+// A function of its own in the kernel, for its stack and for the verifier's sake: it is walked once per caller.
+#[inline(never)]
 fn first_match<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
     ruleset: &R,
     policy: u32,
@@ -108,12 +107,6 @@ fn first_match<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
     let [trees] = ruleset.words::<1>(forest).ok_or(Reason::Internal)?;
     let mut tree = forest + 1;
     let last_tree = forest + *trees as u32;
-    let fields = F::fields(
-        packet.source,
-        packet.destination,
-        packet.ports,
-        packet.protocol,
-    );
     let mut membership = Membership::default();
     let mut best = Found {
         action: 0,
@@ -134,7 +127,7 @@ fn first_match<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
                 continue;
             }
             if let Some(set) =
-                matches_record::<F, T, R>(ruleset, at, &fields, packet, tables, &mut membership)?
+                matches_record::<F, T, R>(ruleset, at, packet, tables, &mut membership)?
             {
                 best_order = order;
                 best = Found {
@@ -157,11 +150,10 @@ fn first_match<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
                 records = (*node >> 8) as u32 & 0xff_ffff;
                 at = if records == 0 { 0 } else { base };
             } else {
-                let dim = (*node >> 8) as usize & (F::DIMS - 1);
+                let dim = (*node >> 8) as u32 & (F::DIMS - 1);
                 let shift = (*node >> 16) as u32 & 31;
                 let bits = (*node >> 24) as u32 & 15;
-                let field = fields.as_ref().get(dim).copied().unwrap_or(0);
-                at = base + (field >> shift & ((1 << bits) - 1));
+                at = base + (packet.field(dim) >> shift & ((1 << bits) - 1));
             }
         } else {
             if tree > last_tree {
@@ -183,7 +175,6 @@ fn first_match<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
 fn matches_record<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
     ruleset: &R,
     at: u32,
-    fields: &F::Fields,
     packet: &Packet<F>,
     tables: &T,
     membership: &mut Membership,
@@ -213,7 +204,9 @@ fn matches_record<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
     {
         return Ok(None);
     }
-    if !F::matches_addresses(ruleset, at, fields).ok_or(Reason::Internal)? {
+    if !F::matches_addresses(ruleset, at, &packet.source, &packet.destination)
+        .ok_or(Reason::Internal)?
+    {
         return Ok(None);
     }
     let mut matched = Trace::NONE;
@@ -304,9 +297,7 @@ fn act<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
     packet: &Packet<F>,
     tables: &mut T,
 ) -> Result<Ruling, Reason> {
-    let [word, interval, tolerance] = ruleset
-        .words::<3>(found.action)
-        .ok_or(Reason::Internal)?;
+    let [word, interval, tolerance] = ruleset.words::<3>(found.action).ok_or(Reason::Internal)?;
     let rule = (*word >> 32) as u32;
     tables.count_rule(rule, packet.length);
     tables.trace(|trace| {

@@ -2,7 +2,6 @@
 
 use crate::{
     abi::FirstFragment,
-    family::Family,
     packet::{Fragment, Packet, Parse},
     tables::{Tables, TablesOf},
     wire::{icmp, tcp},
@@ -36,6 +35,19 @@ fn answering_ports<F: Parse>(protocol: u8, ports: (u16, u16)) -> (u16, u16) {
         other => other,
     };
     (0, u16::from_ne_bytes([answer, code]))
+}
+
+/// The packet that would answer this one, as an established flow shows it.
+#[inline(always)]
+#[must_use]
+pub fn reply_to<F: Parse>(packet: &Packet<F>) -> Packet<F> {
+    Packet {
+        source: packet.destination,
+        destination: packet.source,
+        ports: answering_ports::<F>(packet.protocol, packet.ports),
+        tcp_flags: tcp::TcpHeader::ACK,
+        ..*packet
+    }
 }
 
 /// Notes a packet that leaves, so that its replies come in.
@@ -125,10 +137,7 @@ pub fn answered<F: Parse>(packet: &Packet<F>) -> Option<Packet<F>> {
 
 /// Notes the ports of a first fragment, gives them to a later one.
 #[inline(always)]
-pub fn resolve_fragment<F: Parse, T: Tables + TablesOf<F>>(
-    packet: &mut Packet<F>,
-    tables: &mut T,
-) {
+pub fn resolve_fragment<F: Parse, T: Tables + TablesOf<F>>(packet: &mut Packet<F>, tables: &mut T) {
     match packet.fragment {
         Fragment::Whole => {}
         Fragment::First(identification) => {

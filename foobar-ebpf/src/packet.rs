@@ -47,14 +47,14 @@ pub enum Fragment {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<F: Family> {
-    /// Offset of the IP header.
-    pub network: usize,
-    /// Offset of what follows the IP header and its extensions.
-    pub transport: usize,
-    /// Bytes from the IP header on.
-    pub length: usize,
     pub source: F::Address,
     pub destination: F::Address,
+    /// Bytes from the IP header on.
+    pub length: u32,
+    /// Offset of the IP header.
+    pub network: u16,
+    /// Offset of what follows the IP header and its extensions.
+    pub transport: u16,
     /// Source and destination port, network order. ICMP: 0, and type and code.
     pub ports: (u16, u16),
     /// False for other protocols and for later fragments: `ports` is then (0, 0).
@@ -69,8 +69,39 @@ pub struct Packet<F: Family> {
 impl<F: Family> Packet<F> {
     #[inline(always)]
     #[must_use]
+    pub fn network(&self) -> usize {
+        usize::from(self.network)
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub fn transport(&self) -> usize {
+        usize::from(self.transport)
+    }
+
+    /// What a rule compares, in host order; see [`crate::abi::ruleset`] for the dims.
+    #[inline(always)]
+    #[must_use]
+    pub fn field(&self, dim: u32) -> u32 {
+        match F::address_field(&self.source, &self.destination, dim) {
+            Ok(field) => field,
+            Err(0) => u32::from(u16::from_be(self.ports.0)),
+            Err(1) => u32::from(u16::from_be(self.ports.1)),
+            Err(_) => u32::from(self.protocol),
+        }
+    }
+
+    #[inline(always)]
+    #[must_use]
     pub fn opens_tcp(&self) -> bool {
         self.protocol == tcp::PROTOCOL && tcp::opens(self.tcp_flags)
+    }
+
+    /// Later fragments have none, even where their ports are remembered.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_tcp_flags(&self) -> bool {
+        !matches!(self.fragment, Fragment::Later(_))
     }
 
     /// ICMP type and code.
@@ -156,9 +187,9 @@ impl Parse for V4 {
             return Err(Reason::Malformed);
         }
         let mut packet = Packet {
-            network,
-            transport: network + header_length,
-            length,
+            network: network as u16,
+            transport: (network + header_length) as u16,
+            length: length as u32,
             source: header.source,
             destination: header.destination,
             ports: (0, 0),
@@ -174,7 +205,7 @@ impl Parse for V4 {
 
     #[inline(always)]
     fn quoted<T: Frame>(frame: &T, error: &Packet<V4>) -> Option<Packet<V4>> {
-        let network = error.transport + IcmpHeader::LENGTH;
+        let network = error.transport() + IcmpHeader::LENGTH;
         let header: Ipv4Header = frame.read(network)?;
         let header_length = header.header_length();
         if header.version() != 4
@@ -185,9 +216,9 @@ impl Parse for V4 {
         }
         let transport = network + header_length;
         Some(Packet {
-            network,
-            transport,
-            length: usize::from(u16::from_be(header.total_length)),
+            network: network as u16,
+            transport: transport as u16,
+            length: u32::from(u16::from_be(header.total_length)),
             source: header.source,
             destination: header.destination,
             ports: quoted_ports(frame, transport, header.lifetime.protocol)?,
@@ -220,9 +251,9 @@ impl Parse for V6 {
             _ => length(frame, network, announced, origin)?,
         };
         let mut packet = Packet {
-            network,
-            transport: network + Ipv6Header::LENGTH,
-            length,
+            network: network as u16,
+            transport: (network + Ipv6Header::LENGTH) as u16,
+            length: length as u32,
             source: header.source,
             destination: header.destination,
             ports: (0, 0),
@@ -233,7 +264,7 @@ impl Parse for V6 {
             fragment: Fragment::Whole,
         };
         extensions(frame, &mut packet)?;
-        let before = packet.transport - network;
+        let before = packet.transport() - network;
         if length < before {
             return Err(Reason::Malformed);
         }
@@ -243,16 +274,16 @@ impl Parse for V6 {
 
     #[inline(always)]
     fn quoted<T: Frame>(frame: &T, error: &Packet<V6>) -> Option<Packet<V6>> {
-        let network = error.transport + IcmpHeader::LENGTH;
+        let network = error.transport() + IcmpHeader::LENGTH;
         let header: Ipv6Header = frame.read(network)?;
         if header.version() != 6 {
             return None;
         }
         let transport = network + Ipv6Header::LENGTH;
         Some(Packet {
-            network,
-            transport,
-            length: usize::from(u16::from_be(header.payload_length)) + Ipv6Header::LENGTH,
+            network: network as u16,
+            transport: transport as u16,
+            length: u32::from(u16::from_be(header.payload_length)) + Ipv6Header::LENGTH as u32,
             source: header.source,
             destination: header.destination,
             ports: quoted_ports(frame, transport, header.next.next_header)?,
@@ -289,13 +320,13 @@ fn extensions<T: Frame>(frame: &T, packet: &mut Packet<V6>) -> Result<(), Reason
         return Ok(());
     }
     for _ in 0..EXTENSIONS {
-        if packet.transport > DEEPEST {
+        if packet.transport() > DEEPEST {
             return Err(Reason::TooDeep);
         }
-        let header: ExtensionHeader = frame.read(packet.transport).ok_or(Reason::Truncated)?;
-        let units = usize::from(header.length);
+        let header: ExtensionHeader = frame.read(packet.transport()).ok_or(Reason::Truncated)?;
+        let units = u16::from(header.length);
         packet.transport += match packet.protocol {
-            ipv6::FRAGMENT => ExtensionHeader::LENGTH,
+            ipv6::FRAGMENT => ExtensionHeader::LENGTH as u16,
             ipv6::AUTHENTICATION => (units + 2) << 2,
             _ => (units + 1) << 3,
         };
@@ -344,12 +375,12 @@ fn transport<F: Parse, T: Frame>(
     if matches!(packet.fragment, Fragment::Later(_)) {
         return Ok(());
     }
-    if packet.transport > DEEPEST + 2048 {
+    if packet.transport() > DEEPEST + 2048 {
         return Err(Reason::TooDeep);
     }
     match packet.protocol {
         tcp::PROTOCOL => {
-            let header: TcpHeader = frame.read(packet.transport).ok_or(Reason::Truncated)?;
+            let header: TcpHeader = frame.read(packet.transport()).ok_or(Reason::Truncated)?;
             if available < TcpHeader::LENGTH {
                 return Err(Reason::Truncated);
             }
@@ -364,7 +395,7 @@ fn transport<F: Parse, T: Frame>(
             packet.has_ports = true;
         }
         udp::PROTOCOL => {
-            let header: UdpHeader = frame.read(packet.transport).ok_or(Reason::Truncated)?;
+            let header: UdpHeader = frame.read(packet.transport()).ok_or(Reason::Truncated)?;
             if available < UdpHeader::LENGTH {
                 return Err(Reason::Truncated);
             }
@@ -377,7 +408,7 @@ fn transport<F: Parse, T: Frame>(
             packet.has_ports = true;
         }
         protocol if protocol == F::ICMP => {
-            let header: IcmpHeader = frame.read(packet.transport).ok_or(Reason::Truncated)?;
+            let header: IcmpHeader = frame.read(packet.transport()).ok_or(Reason::Truncated)?;
             if available < IcmpHeader::LENGTH {
                 return Err(Reason::Truncated);
             }

@@ -1,10 +1,8 @@
 //! The look-ups and notes that a decision may make: the seam between the packet path and its maps.
 
 use crate::{
-    abi::{
-        Backend, FirstFragment, HASH_KEYS, NextHop, Remembered, Return, SetInfo, Slot, Trace, Vip,
-    },
-    family::{Family, V4, V6},
+    abi::{Backend, FirstFragment, NextHop, Remembered, Return, SetInfo, Slot, Trace, Vip},
+    family::Family,
     verdict::Reason,
 };
 
@@ -37,13 +35,14 @@ pub enum Route {
     None,
 }
 
-pub trait Tables: TablesOf<V4> + TablesOf<V6> {
+pub trait Tables {
     type Ruleset: Ruleset;
 
     fn ruleset(&self) -> Option<Self::Ruleset>;
     /// Slot of the interface that the packet came through.
     fn interface(&self) -> u32;
-    fn hash_keys(&self) -> [u64; HASH_KEYS];
+    /// One of the [`crate::abi::HASH_KEYS`] words.
+    fn hash_key(&self, index: usize) -> u64;
     /// Coarse monotonic clock, nanoseconds.
     fn now(&self) -> u64;
     fn ring_slot(&self, vip: u32, slot: u32) -> Option<Slot>;
@@ -53,9 +52,9 @@ pub trait Tables: TablesOf<V4> + TablesOf<V6> {
 
     /// Replaces a rule's bucket (0: empty) by what `update` makes of it.
     fn bucket_of_rule(&mut self, rule: u32, update: impl FnOnce(u64) -> u64);
-    fn count_rule(&mut self, rule: u32, bytes: usize);
-    fn count_verdict(&mut self, direction: Direction, reason: Reason, bytes: usize);
-    fn count_balanced(&mut self, backend: u32, way: Way, bytes: usize);
+    fn count_rule(&mut self, rule: u32, bytes: u32);
+    fn count_verdict(&mut self, direction: Direction, reason: Reason, bytes: u32);
+    fn count_balanced(&mut self, backend: u32, way: Way, bytes: u32);
     /// Notes for `explain`; nothing otherwise.
     fn trace(&mut self, note: impl FnOnce(&mut Trace));
 }

@@ -54,6 +54,13 @@ pub const fn is_neighbour_discovery(kind: u8) -> bool {
     matches!(kind, 133..=136)
 }
 
+/// Multicast listener discovery (RFC 3810), without which a snooping switch cuts off neighbour discovery.
+#[inline(always)]
+#[must_use]
+pub const fn is_multicast_listener(kind: u8) -> bool {
+    matches!(kind, 130..=132 | 143)
+}
+
 /// The type of the message that this type answers, if it is an answer to an echo or timestamp request.
 #[inline(always)]
 #[must_use]
