@@ -24,3 +24,4 @@ pub mod rewrite;
 pub mod tables;
 pub mod verdict;
 pub mod wire;
+pub mod workspace;

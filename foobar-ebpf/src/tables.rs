@@ -50,6 +50,9 @@ pub trait Tables {
     fn next_hop(&self, id: u32) -> Option<&NextHop>;
     fn set(&self, id: u32) -> Option<&SetInfo>;
 
+    /// Calls `step` until it returns false, `times` at most.
+    fn repeat(&self, times: u32, step: impl FnMut() -> bool);
+
     /// Replaces a rule's bucket (0: empty) by what `update` makes of it.
     fn bucket_of_rule(&mut self, rule: u32, update: impl FnOnce(u64) -> u64);
     fn count_rule(&mut self, rule: u32, bytes: u32);
