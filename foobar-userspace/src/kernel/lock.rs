@@ -14,7 +14,7 @@ const DIRECTORY: &str = "/run/foobar";
 /// Held for as long as it lives.
 #[derive(Debug)]
 pub struct NodeLock {
-    _file: File,
+    file: File,
 }
 
 impl NodeLock {
@@ -53,7 +53,14 @@ impl NodeLock {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", process::id()))
             .map_err(|source| KernelError::path("write", path, source))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for NodeLock {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock with a child that is between fork and exec.
+        let _ = self.file.unlock();
     }
 }
 
