@@ -20,7 +20,7 @@ use aya::{Ebpf, util::KernelVersion};
 use self::{
     bpffs::Pins,
     link::Outcome,
-    object::{Blueprint, Purpose},
+    object::{Blueprint, Fit, Purpose},
 };
 pub use self::{
     error::KernelError,
@@ -119,7 +119,9 @@ pub struct Attachment {
 pub enum Origin {
     Fresh,
     Adopted,
-    /// There were maps, but they do not fit, and the reason: counters, jails and remembered flows start anew.
+    /// There were maps, but too small ones: what they held was copied.
+    Enlarged,
+    /// There were maps, but of another layout, and why: counters, jails and remembered flows start anew.
     Rebuilt(String),
 }
 
@@ -160,14 +162,19 @@ impl Deployment {
         let (origin, maps) = if !pins.maps().exists() {
             (Origin::Fresh, pins.maps())
         } else {
-            match blueprint.mismatch(&pins.maps()) {
-                None => (Origin::Adopted, pins.maps()),
-                Some(reason) => (Origin::Rebuilt(reason), pins.next_maps()),
+            match blueprint.fit(&pins.maps()) {
+                Fit::Usable => (Origin::Adopted, pins.maps()),
+                Fit::TooSmall(_) => (Origin::Enlarged, pins.next_maps()),
+                Fit::Foreign(reason) => (Origin::Rebuilt(reason), pins.next_maps()),
             }
         };
-        let tables = blueprint
-            .create_maps(&maps)
-            .and_then(|()| Tables::open(&maps));
+        let tables = blueprint.create_maps(&maps).and_then(|()| {
+            let mut tables = Tables::open(&maps)?;
+            if origin == Origin::Enlarged {
+                tables.inherit(&Tables::open(&pins.maps())?)?;
+            }
+            Ok(tables)
+        });
         if tables.is_err() && origin != Origin::Adopted {
             // The first error is the one to tell.
             let _ = bpffs::remove_directory(&maps);

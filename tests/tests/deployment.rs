@@ -110,12 +110,13 @@ fn traffic_goes_on_while_controllers_come_and_go() {
 }
 
 #[test]
-fn maps_of_another_size_are_not_adopted_blindly() {
+fn tables_that_are_too_small_are_enlarged_and_keep_what_they_held() {
     let lab = Lab::new();
     let mut old = lab.open();
     old.prepare(&[lab.hook()]).expect("programs load");
     old.attach().expect("programs attach");
     old.tables_mut().local_v4.insert(7, 1).expect("room");
+    old.tables_mut().set_ring(3, &ring(5)).expect("ring");
     let before = lab.xdp();
     drop(old);
 
@@ -124,27 +125,23 @@ fn maps_of_another_size_are_not_adopted_blindly() {
         ..Sizes::default()
     };
     let mut new = Deployment::open(&lab.node, KEYS, more).expect("opens");
-    let Origin::Rebuilt(reason) = new.origin() else {
-        panic!("adopted maps that are too small: {:?}", new.origin());
-    };
-    assert!(
-        reason.contains("SET_HOSTS_V") && reason.contains("200000"),
-        "{reason}"
-    );
+    assert_eq!(new.origin(), &Origin::Enlarged);
     assert_eq!(
         lab.xdp(),
         before,
         "the old programs serve until the new tables are filled"
     );
-    assert!(
-        new.tables()
-            .local_v4
-            .contents()
-            .expect("readable")
-            .is_empty()
+    assert_eq!(
+        new.tables().local_v4.contents().expect("readable"),
+        HashMap::from([(7, 1)])
+    );
+    assert_eq!(
+        new.tables().ring(3).expect("readable"),
+        Some(Box::new(ring(5)))
     );
     new.prepare(&[lab.hook()]).expect("programs load");
     new.attach().expect("links are swapped");
+    assert_ne!(lab.xdp(), before);
     drop(new);
 
     let again = Deployment::open(&lab.node, KEYS, more).expect("opens");

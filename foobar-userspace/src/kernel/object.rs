@@ -71,18 +71,20 @@ impl Blueprint {
         Ok(Self { maps })
     }
 
-    /// Why the maps pinned in `directory` cannot be used by this object; `None`: they can.
-    pub fn mismatch(&self, directory: &Path) -> Option<String> {
+    /// Whether this object can use the maps pinned in `directory`.
+    pub fn fit(&self, directory: &Path) -> Fit {
         match pinned_layout(directory) {
-            None => return Some("they are incomplete".to_owned()),
+            None => return Fit::Foreign("they are incomplete".to_owned()),
             Some(layout) if layout != self.layout() => {
-                return Some("their layout is of another version of foobar".to_owned());
+                return Fit::Foreign("their layout is of another version of foobar".to_owned());
             }
             Some(_) => {}
         }
         self.maps
             .iter()
-            .find_map(|(name, definition)| definition.mismatch(name, directory))
+            .map(|(name, definition)| definition.fit(name, directory))
+            .max()
+            .unwrap_or(Fit::Usable)
     }
 
     /// Creates the maps that are not pinned in `directory` yet.
@@ -156,30 +158,37 @@ impl Blueprint {
     }
 }
 
+/// From good to bad.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Fit {
+    Usable,
+    /// What they hold can be copied into larger ones.
+    TooSmall(String),
+    Foreign(String),
+}
+
 impl Definition {
-    fn mismatch(&self, name: &str, directory: &Path) -> Option<String> {
+    fn fit(&self, name: &str, directory: &Path) -> Fit {
         let info = match MapData::from_pin(directory.join(name)).and_then(|map| map.info()) {
             Ok(info) => info,
-            Err(_) => return Some(format!("{name} is missing")),
+            Err(_) => return Fit::Foreign(format!("{name} is missing")),
         };
         let kind = info.map_type().map_or(u32::MAX, |kind| kind as u32);
         let same = kind == self.kind
             && info.key_size() == self.key_size
             && info.value_size() == self.value_size
-            && info.map_flags() == self.flags;
-        let large_enough = if Sizes::grows(name) {
-            info.max_entries() >= self.max_entries
-        } else {
-            info.max_entries() == self.max_entries
-        };
-        match (same, large_enough) {
-            (false, _) => Some(format!("{name} is of another kind")),
-            (true, false) => Some(format!(
+            && info.map_flags() == self.flags
+            && (Sizes::grows(name) || info.max_entries() == self.max_entries);
+        if !same {
+            Fit::Foreign(format!("{name} is of another kind"))
+        } else if info.max_entries() < self.max_entries {
+            Fit::TooSmall(format!(
                 "{name} holds {} entries where {} are needed",
                 info.max_entries(),
                 self.max_entries
-            )),
-            (true, true) => None,
+            ))
+        } else {
+            Fit::Usable
         }
     }
 }

@@ -130,6 +130,12 @@ impl<K: Field + Eq + Hash, V: Field + PartialEq> HashTable<K, V> {
     pub fn count(&self) -> Result<u64, KernelError> {
         count(self.name, self.max, self.map.keys())
     }
+
+    fn copy(&mut self, old: &Self) -> Result<(), KernelError> {
+        old.contents()?
+            .into_iter()
+            .try_for_each(|(key, value)| self.insert(key, value))
+    }
 }
 
 impl<K: Field + Eq + Hash, V: Field + PartialEq> Table for HashTable<K, V> {
@@ -194,6 +200,12 @@ impl<A: Field + Eq + Hash, V: Field + PartialEq> PrefixTable<A, V> {
     /// When the kernel refuses to be read.
     pub fn count(&self) -> Result<u64, KernelError> {
         count(self.name, self.max, self.map.keys())
+    }
+
+    fn copy(&mut self, old: &Self) -> Result<(), KernelError> {
+        old.contents()?
+            .into_iter()
+            .try_for_each(|(key, value)| self.insert(key, value))
     }
 
     fn key(prefix: Prefix<A>) -> lpm_trie::Key<Plain<A>> {
@@ -268,6 +280,10 @@ impl<V: Field + PartialEq> ArrayTable<V> {
             .set(index, Plain(value), 0)
             .map_err(|error| KernelError::map("write", self.name, error))
     }
+
+    fn copy(&mut self, old: &Self) -> Result<(), KernelError> {
+        (0..old.map.len()).try_for_each(|index| self.set(index, old.get(index)?))
+    }
 }
 
 impl<V: Field> fmt::Debug for ArrayTable<V> {
@@ -315,6 +331,15 @@ impl<V: Field + Default + Sum> CounterTable<V> {
             .map_err(MapError::from)
             .and_then(|zeros| self.map.set(index, zeros, 0))
             .map_err(|error| KernelError::map("reset", self.name, error))
+    }
+
+    fn copy(&mut self, old: &Self) -> Result<(), KernelError> {
+        let failed = |error| KernelError::map("copy", self.name, error);
+        for index in 0..old.map.len() {
+            let values = old.map.get(&index, 0).map_err(failed)?;
+            self.map.set(index, values, 0).map_err(failed)?;
+        }
+        Ok(())
     }
 }
 
@@ -492,6 +517,51 @@ impl Tables {
             .get(&0, 0)
             .map(|slots| Some(Box::new(slots.map(abi::Slot))))
             .map_err(|error| KernelError::map("read", map::RINGS, error))
+    }
+
+    /// Takes over all that `old` holds but the ruleset, for tables of the same layout and other sizes.
+    pub(super) fn inherit(&mut self, old: &Self) -> Result<(), KernelError> {
+        macro_rules! copy {
+            ($($table:ident),+ $(,)?) => { $(self.$table.copy(&old.$table)?;)+ };
+        }
+        copy![
+            labels,
+            backends,
+            next_hops,
+            sets,
+            returns_v4,
+            returns_v6,
+            local_v4,
+            local_v6,
+            routes_v4,
+            routes_v6,
+            remembered_v4,
+            remembered_v6,
+            flows_v4,
+            flows_v6,
+            fragments_v4,
+            fragments_v6,
+            set_prefixes_v4,
+            set_prefixes_v6,
+            set_hosts_v4,
+            set_hosts_v6,
+            jail_v4,
+            jail_v6,
+            buckets_v4,
+            buckets_v6,
+            buckets_rule,
+            reasons,
+            rules,
+            vip_traffic,
+            backend_traffic,
+        ];
+        for vip in 0..self.rings.len() {
+            if let Some(slots) = old.ring(vip)? {
+                self.set_ring(vip, &slots)?;
+            }
+        }
+        self.vips_v4.copy(&old.vips_v4)?;
+        self.vips_v6.copy(&old.vips_v6)
     }
 
     /// How many flows of each vip are remembered, IPv4 and IPv6 together.
