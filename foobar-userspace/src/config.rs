@@ -2,12 +2,18 @@
 
 mod checker;
 mod diagnostics;
+mod diff;
 mod grammar;
 mod meaning;
 mod names;
 mod nearest;
+mod schema;
+mod show;
 mod tree;
 mod words;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -22,6 +28,9 @@ use ipnet::IpNet;
 
 pub use self::{
     diagnostics::{Diagnostic, Diagnostics},
+    diff::diff,
+    schema::schema,
+    show::show,
     words::Misread,
 };
 
@@ -48,7 +57,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, Diagnostics> {
 fn parse_with(text: &str, path: &Path, files: &ReadFile<'_>) -> Result<Config, Diagnostics> {
     let mut problems = diagnostics::Problems::new(text, path);
     let root = tree::read(text, &mut problems);
-    let names = names::Names::of(&root);
+    let names = names::Names::of(&root, !problems.is_empty());
     checker::check(&root, &names, &mut problems);
     let config = meaning::estate(&root, path, files, &mut problems);
     match config {

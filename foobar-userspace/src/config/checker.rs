@@ -9,7 +9,7 @@ use super::{
     diagnostics::{Problem, Problems},
     grammar::{Choice, FILE_TABLE, Key, Kind, Named, PORTS, Realm, SECRET, Table, Word},
     names::Names,
-    nearest::suggest,
+    nearest::{list, nearest, suggest},
     tree::{Entry, Name},
     words::{Label, Member, Misread, WrittenPeer},
 };
@@ -34,7 +34,7 @@ impl Checker<'_> {
             }
         }
         for key in table.keys.iter().filter(|key| key.needed) {
-            if entry.at(key.name).is_none() {
+            if entry.at(key.name).is_none() && !self.names.partial {
                 self.problems.report(
                     Problem::new(
                         place.clone(),
@@ -185,11 +185,8 @@ impl Checker<'_> {
             None => {
                 let words = choices.iter().map(|choice| choice.word);
                 self.problems.report(
-                    Problem::new(entry.span(), format!("unknown {key} `{text}`")).help(suggest(
-                        text,
-                        "it may be",
-                        words,
-                    )),
+                    Problem::new(entry.span(), format!("`{key}` cannot be `{text}`"))
+                        .help(suggest(text, "it may be", words)),
                 );
             }
         }
@@ -221,7 +218,19 @@ impl Checker<'_> {
             Realm::Policy => "policies there are".to_owned(),
             _ => format!("{}s there are", realm.word()),
         };
-        suggest(name, &what, self.names.of_realm(realm))
+        match nearest(name, self.names.of_realm(realm)) {
+            Some(near) if self.names.of_realm(realm).nth(1).is_none() => {
+                format!("did you mean `{near}`?")
+            }
+            Some(near) => format!(
+                "did you mean `{near}`? {what} {}",
+                list(self.names.of_realm(realm))
+            ),
+            None => format!(
+                "define it under `[{section}]`; {what} {}",
+                list(self.names.of_realm(realm))
+            ),
+        }
     }
 
     fn peer(&mut self, kind: &Kind, key: &str, entry: Entry<'_>) {
@@ -275,6 +284,7 @@ impl Checker<'_> {
             "write `{key} = {{ credential = \"…\" }}`, `{{ file = \"…\" }}` or `{{ env = \"…\" }}`"
         );
         if !entry.value().is_table() {
+            self.problems.hide(entry.extent());
             self.problems.report(
                 Problem::new(
                     entry.span(),
@@ -313,7 +323,7 @@ impl Checker<'_> {
         self.problems.report(
             Problem::new(
                 entry.span(),
-                format!("`{key}` is {}, not {found}", what(kind)),
+                format!("`{key}` must be {}, not {found}", what(kind)),
             )
             .help(self.retyped(kind, key, entry)),
         );
@@ -350,7 +360,7 @@ fn not_yet(span: Range<usize>, what: &str, cure: &str) -> Problem {
 fn what(kind: &Kind) -> String {
     match kind {
         Kind::Text | Kind::Choice(_) => "a string".to_owned(),
-        Kind::Word(word) => format!("{}, as a string", word.what),
+        Kind::Word(word) => format!("{} in quotes", word.what),
         Kind::Whole { least, most } if *most == i64::MAX => format!("a whole number from {least}"),
         Kind::Whole { least, most } if least == most => format!("the number {least}"),
         Kind::Whole { least, most } => format!("a whole number from {least} to {most}"),

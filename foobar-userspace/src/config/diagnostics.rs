@@ -29,7 +29,6 @@ pub struct Diagnostic {
     pub help: Vec<String>,
     source: usize,
     span: Option<Range<usize>>,
-    label: String,
     related: Vec<(Range<usize>, String)>,
 }
 
@@ -45,6 +44,7 @@ struct Source {
 pub(super) struct Problems {
     found: Vec<Problem>,
     sources: Vec<Source>,
+    secrets: Vec<Range<usize>>,
 }
 
 /// A mistake about to be reported.
@@ -53,7 +53,6 @@ pub(super) struct Problem {
     message: String,
     source: usize,
     span: Range<usize>,
-    label: String,
     help: Vec<String>,
     related: Vec<(Range<usize>, String)>,
 }
@@ -78,7 +77,6 @@ impl Diagnostics {
                 help: vec![help.to_owned()],
                 source: 0,
                 span: None,
-                label: String::new(),
                 related: Vec::new(),
             }],
             sources: Vec::new(),
@@ -113,7 +111,7 @@ impl Diagnostics {
     fn group<'a>(&'a self, problem: &'a Diagnostic) -> Group<'a> {
         let mut group = Group::with_title(Level::ERROR.primary_title(&problem.message));
         if let (Some(span), Some(source)) = (&problem.span, self.sources.get(problem.source)) {
-            group = group.element(source.snippet(span, &problem.label, AnnotationKind::Primary));
+            group = group.element(source.snippet(span, "", AnnotationKind::Primary));
             for (span, label) in &problem.related {
                 group = group.element(source.snippet(span, label, AnnotationKind::Context));
             }
@@ -135,7 +133,13 @@ impl Problems {
         Self {
             found: Vec::new(),
             sources: vec![Source::new(text, path)],
+            secrets: Vec::new(),
         }
+    }
+
+    /// What stands in `span` is never shown.
+    pub fn hide(&mut self, span: Range<usize>) {
+        self.secrets.push(span);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -177,7 +181,7 @@ impl Problems {
     pub fn finish(mut self) -> Diagnostics {
         self.found
             .sort_by_key(|problem| (problem.source, problem.span.start));
-        let sources = self.sources;
+        let mut sources = self.sources;
         let problems = self
             .found
             .into_iter()
@@ -188,10 +192,12 @@ impl Problems {
                 help: problem.help,
                 source: problem.source,
                 span: Some(problem.span),
-                label: problem.label,
                 related: problem.related,
             })
             .collect();
+        for span in &self.secrets {
+            sources[CONFIGURATION].hide(span);
+        }
         Diagnostics { problems, sources }
     }
 }
@@ -202,7 +208,6 @@ impl Problem {
             message: message.into(),
             source: CONFIGURATION,
             span,
-            label: String::new(),
             help: Vec::new(),
             related: Vec::new(),
         }
@@ -211,12 +216,6 @@ impl Problem {
     /// In the file that [`Problems::add_source`] numbered.
     pub fn in_source(mut self, source: usize) -> Self {
         self.source = source;
-        self
-    }
-
-    /// A word under the line.
-    pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.label = label.into();
         self
     }
 
@@ -240,6 +239,13 @@ impl Source {
             text: text.to_owned(),
             lines: std::iter::once(0).chain(ends).collect(),
         }
+    }
+
+    fn hide(&mut self, span: &Range<usize>) {
+        let span = whole_characters(&self.text, span);
+        let stars = self.text[span.clone()].replace(|letter| letter != '\n', "*");
+        self.text.replace_range(span, &stars);
+        self.lines = Self::new(&self.text, &self.path).lines;
     }
 
     /// The line that holds `offset`, from 0.

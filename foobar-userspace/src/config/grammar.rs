@@ -17,6 +17,8 @@ pub(super) struct Table {
     pub what: &'static str,
     pub about: &'static str,
     pub keys: &'static [Key],
+    /// Keys of which exactly one must be there.
+    pub one_of: &'static [&'static str],
 }
 
 #[derive(Debug)]
@@ -248,6 +250,7 @@ pub(super) static FILE_TABLE: Table = Table {
             .later("take the section out; nothing sends alerts yet"),
         key("admin", Kind::Table(&ADMIN), "How this node is administered."),
     ],
+    one_of: &[],
 };
 
 static HOSTS: Named = Named {
@@ -271,6 +274,7 @@ static HOST: Table = Table {
             "Where the estate's own machines reach it: at most one IPv4 and one IPv6 address.",
         ),
     ],
+    one_of: &[],
 };
 
 static SETS: Named = Named {
@@ -307,6 +311,7 @@ static SET: Table = Table {
             "Elements added while running leave after this long; needed for a jail.",
         ),
     ],
+    one_of: &[],
 };
 
 static LIMITS: Named = Named {
@@ -339,6 +344,7 @@ static LIMIT: Table = Table {
             "Who shares it: all packets of the rule (default), or each source (IPv6: each /64) alone.",
         ),
     ],
+    one_of: &[],
 };
 
 static NODES: Named = Named {
@@ -379,6 +385,7 @@ static INTERFACE: Table = Table {
             "The policy for what leaves; none: all passes.",
         ),
     ],
+    one_of: &[],
 };
 
 static POLICIES: Named = Named {
@@ -403,6 +410,7 @@ static POLICY: Table = Table {
             "First match wins.",
         ),
     ],
+    one_of: &[],
 };
 
 static RULE: Table = Table {
@@ -476,6 +484,7 @@ static RULE: Table = Table {
         )
         .later("take it out; fragments follow their first one"),
     ],
+    one_of: &["allow", "drop"],
 };
 
 static L4_SERVICES: Named = Named {
@@ -531,6 +540,7 @@ static L4_SERVICE: Table = Table {
         key("affinity", Kind::Choice(&[now("flow"), now("source")]), "What is hashed.")
             .later("take it out; the whole flow is hashed"),
     ],
+    one_of: &[],
 };
 
 const USE_DNAT: &str = "write `mode = \"dnat\"`, with the balancer as the backends' way back";
@@ -569,6 +579,7 @@ static BACKEND: Table = Table {
             "What it shares its weaknesses with; `status` warns when all healthy ones share one.",
         ),
     ],
+    one_of: &[],
 };
 
 static CHECK: Table = Table {
@@ -620,6 +631,7 @@ static CHECK: Table = Table {
             "Bad checks in a row that take it out; 3 by default.",
         ),
     ],
+    one_of: &["http", "tcp"],
 };
 
 static ADMIN: Table = Table {
@@ -638,6 +650,7 @@ static ADMIN: Table = Table {
         )
         .later("take it out; `foobar top` and `foobar stats -w` show the same"),
     ],
+    one_of: &[],
 };
 
 static L7_SERVICES: Named = Named {
@@ -716,6 +729,7 @@ static L7_SERVICE: Table = Table {
         ),
         key("timeouts", Kind::Table(&TIMEOUTS), "When to give up."),
     ],
+    one_of: &[],
 };
 
 static TLS: Table = Table {
@@ -735,6 +749,7 @@ static TLS: Table = Table {
             "Protocols offered.",
         ),
     ],
+    one_of: &[],
 };
 
 static BACKEND_TLS: Table = Table {
@@ -759,6 +774,7 @@ static BACKEND_TLS: Table = Table {
             "The name in the backends' certificates.",
         ),
     ],
+    one_of: &[],
 };
 
 static TIMEOUTS: Table = Table {
@@ -777,6 +793,7 @@ static TIMEOUTS: Table = Table {
             "On a connection that says nothing.",
         ),
     ],
+    one_of: &[],
 };
 
 static MYSQL_SERVICES: Named = Named {
@@ -819,6 +836,7 @@ static MYSQL_SERVICE: Table = Table {
             "Who decides which server is primary.",
         ),
     ],
+    one_of: &[],
 };
 
 static MYSQL_CHECK: Table = Table {
@@ -851,6 +869,7 @@ static MYSQL_CHECK: Table = Table {
             "Bad checks in a row that take it out.",
         ),
     ],
+    one_of: &[],
 };
 
 static MONITOR: Table = Table {
@@ -874,6 +893,7 @@ static MONITOR: Table = Table {
         ),
         key("labels", Kind::Named(&LABELS), "Labels on everything."),
     ],
+    one_of: &[],
 };
 
 static LABELS: Named = Named {
@@ -891,6 +911,7 @@ static PROMETHEUS: Table = Table {
         "Where `/metrics` is served.",
     )
     .needed()],
+    one_of: &[],
 };
 
 static OTLP: Table = Table {
@@ -905,6 +926,7 @@ static OTLP: Table = Table {
             "What is pushed.",
         ),
     ],
+    one_of: &[],
 };
 
 static SUMOLOGIC: Table = Table {
@@ -915,6 +937,7 @@ static SUMOLOGIC: Table = Table {
         key("category", Kind::Text, "`X-Sumo-Category`."),
         key("interval", Kind::Word(&DURATION), "Time between pushes."),
     ],
+    one_of: &[],
 };
 
 static ALERT: Table = Table {
@@ -967,6 +990,7 @@ static ALERT: Table = Table {
             "Whom it tells; `journal` is always there.",
         ),
     ],
+    one_of: &["above", "below"],
 };
 
 static NOTIFY: Named = Named {
@@ -991,6 +1015,7 @@ static NOTIFY_TARGET: Table = Table {
             "How often a lasting alert is told again.",
         ),
     ],
+    one_of: &[],
 };
 
 /// What a secret is written as.
@@ -1006,4 +1031,5 @@ pub(super) static SECRET: Table = Table {
         key("file", Kind::Word(&FILE), "A file that holds it."),
         key("env", Kind::Text, "An environment variable that holds it."),
     ],
+    one_of: &["credential", "env", "file"],
 };

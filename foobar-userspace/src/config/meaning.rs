@@ -43,7 +43,7 @@ pub(super) fn estate(
     later::check(root, &hosts, problems);
     Some(Config {
         path: path.to_owned(),
-        hosts,
+        hosts: hosts.into_all(),
         sets,
         limits,
         nodes,

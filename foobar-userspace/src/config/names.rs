@@ -11,10 +11,14 @@ use super::{
     tree::Entry,
 };
 
-pub(super) struct Names(BTreeMap<Realm, BTreeSet<String>>);
+pub(super) struct Names {
+    defined: BTreeMap<Realm, BTreeSet<String>>,
+    /// Part of the file could not be read: what seems to be missing may stand there.
+    pub partial: bool,
+}
 
 impl Names {
-    pub fn of(root: &Spanned<DeValue<'_>>) -> Self {
+    pub fn of(root: &Spanned<DeValue<'_>>, partial: bool) -> Self {
         let root = Entry::root(root);
         let names = Realm::ALL.map(|realm| {
             let mut names: BTreeSet<_> = realm
@@ -27,15 +31,26 @@ impl Names {
             }
             (realm, names)
         });
-        Self(BTreeMap::from(names))
+        Self {
+            defined: BTreeMap::from(names),
+            partial,
+        }
     }
 
     pub fn has(&self, realm: Realm, name: &str) -> bool {
-        self.0.get(&realm).is_some_and(|names| names.contains(name))
+        self.partial
+            || self
+                .defined
+                .get(&realm)
+                .is_some_and(|names| names.contains(name))
     }
 
     pub fn of_realm(&self, realm: Realm) -> impl Iterator<Item = &str> + Clone {
-        self.0.get(&realm).into_iter().flatten().map(String::as_str)
+        self.defined
+            .get(&realm)
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
     }
 }
 

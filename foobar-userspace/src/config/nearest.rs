@@ -40,7 +40,10 @@ pub(super) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
 
 /// A third of the letters may be wrong; of very short words, one.
 fn tolerated(word: &str, candidate: &str) -> usize {
-    (word.chars().count().max(candidate.chars().count()) / 3).max(1)
+    match word.chars().count().max(candidate.chars().count()) {
+        0 | 1 => 0,
+        letters => (letters / 3).max(1),
+    }
 }
 
 /// More than these nobody reads.

@@ -22,7 +22,7 @@ pub(super) struct Name<'a> {
 pub(super) fn read<'a>(text: &'a str, problems: &mut Problems) -> Spanned<DeValue<'a>> {
     let (root, errors) = DeTable::parse_recoverable(text);
     for error in errors {
-        let span = error.span().unwrap_or(0..0);
+        let span = on_its_line(text, error.span().unwrap_or(0..0));
         problems.report(
             Problem::new(span, format!("this is not TOML: {}", error.message()))
                 .help(cure(error.message())),
@@ -32,9 +32,22 @@ pub(super) fn read<'a>(text: &'a str, problems: &mut Problems) -> Spanned<DeValu
     Spanned::new(span, DeValue::Table(root.into_inner()))
 }
 
+/// What is missing at the end of a line is told there, not on the next.
+fn on_its_line(text: &str, span: Range<usize>) -> Range<usize> {
+    match text.get(..span.start) {
+        Some(before) if before.ends_with('\n') && span.len() <= 1 => {
+            let end = before.trim_end().len();
+            end..end + 1
+        }
+        _ => span,
+    }
+}
+
 fn cure(message: &str) -> &'static str {
     if message.contains("duplicate key") {
         "every key may stand once in a table; join the two, or rename one"
+    } else if message.contains("unclosed") || message.contains("invalid basic string") {
+        "add what closes it: `]`, `}` or `\"`"
     } else if message.contains("string values must be quoted") {
         "put the value between double quotes"
     } else if message.contains("newline") || message.contains("inline table") {

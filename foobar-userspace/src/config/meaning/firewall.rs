@@ -4,15 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ipnet::IpNet;
 
-use super::{many, read as read_word, section, text};
+use super::{hosts::Hosts, many, read as read_word, section, text};
 use crate::config::{
-    Action, Host, Peer, Policy, PortRange, Rule, Traffic,
+    Action, Peer, Policy, PortRange, Rule, Traffic,
     diagnostics::{Problem, Problems},
     tree::{Entry, Name},
     words::WrittenPeer,
 };
-
-type Hosts = BTreeMap<String, Host>;
 
 pub(super) fn read(
     root: Entry<'_>,

@@ -1,7 +1,7 @@
 //! `[hosts]`
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     ops::Range,
 };
@@ -14,7 +14,41 @@ use crate::config::{
     words::{HostAddress, WrittenPeer},
 };
 
-pub(super) fn read(root: Entry<'_>, problems: &mut Problems) -> BTreeMap<String, Host> {
+/// The hosts, and whose addresses are among the mistakes told already.
+pub(super) struct Hosts {
+    by_name: BTreeMap<String, Host>,
+    doubtful: BTreeSet<String>,
+}
+
+impl Hosts {
+    pub fn get(&self, name: &str) -> Option<&Host> {
+        self.by_name.get(name)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.by_name.keys().map(String::as_str)
+    }
+
+    pub fn doubtful(&self, name: &str) -> bool {
+        self.doubtful.contains(name)
+    }
+
+    pub fn into_all(self) -> BTreeMap<String, Host> {
+        self.by_name
+    }
+}
+
+pub(super) fn read(root: Entry<'_>, problems: &mut Problems) -> Hosts {
+    let by_name = by_name(root, problems);
+    let doubtful = section(root, "hosts")
+        .into_iter()
+        .filter(|(_, host)| problems.touch(&host.extent()))
+        .map(|(name, _)| name.text.to_owned())
+        .collect();
+    Hosts { by_name, doubtful }
+}
+
+fn by_name(root: Entry<'_>, problems: &mut Problems) -> BTreeMap<String, Host> {
     let mut owners = HashMap::new();
     section(root, "hosts")
         .into_iter()
@@ -41,7 +75,7 @@ pub(super) fn read(root: Entry<'_>, problems: &mut Problems) -> BTreeMap<String,
                 .is_none();
             if nowhere && entry.value().is_table() && !problems.touch(&entry.extent()) {
                 problems.report(
-                    Problem::new(name.span(), format!("host `{}` has no address", name.text))
+                    Problem::new(entry.span(), format!("host `{}` has no address", name.text))
                         .help("add `private = \"10.0.0.11\"` or `public = \"203.0.113.10\"`"),
                 );
             }

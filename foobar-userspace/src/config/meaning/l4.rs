@@ -9,14 +9,16 @@ use std::{
 
 use foobar_ebpf::abi::{Label, MAX_BACKENDS, MAX_VIPS};
 
-use super::{check, endpoints, hosts::family, many, section, text, whole};
+use super::{
+    check, endpoints,
+    hosts::{Hosts, family},
+    many, section, text, whole,
+};
 use crate::config::{
     Addresses, Backend, Host, L4Service, Node, Protocol,
     diagnostics::{Problem, Problems},
     tree::{Entry, Name},
 };
-
-type Hosts = BTreeMap<String, Host>;
 
 pub(super) fn read(
     root: Entry<'_>,
@@ -58,7 +60,7 @@ fn service(
         Some("udp") => Protocol::Udp,
         _ => Protocol::Tcp,
     };
-    let vips = match hosts.get(&on) {
+    let vips = match hosts.get(&on).filter(|_| !hosts.doubtful(&on)) {
         Some(balancer) => vips(entry, balancer, protocol, taken, problems),
         None => Vec::new(),
     };
@@ -73,7 +75,11 @@ fn service(
         place: problems.place(name.span().start),
         on,
     };
-    if !problems.touch(&entry.extent()) {
+    let doubtful = service
+        .backends
+        .iter()
+        .any(|backend| hosts.doubtful(&backend.host));
+    if !doubtful && !problems.touch(&entry.extent()) {
         families(&service, entry, problems);
     }
     Some(service)

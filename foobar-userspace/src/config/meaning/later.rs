@@ -1,22 +1,22 @@
 //! What later versions build: its mistakes are told too, beside "not yet supported".
 
-use std::collections::BTreeMap;
-
-use super::{check, endpoints, many, section};
+use super::{check, endpoints, hosts::Hosts, many, section};
 use crate::config::{
-    Host,
     diagnostics::{Problem, Problems},
     tree::Entry,
 };
 
-pub(super) fn check(root: Entry<'_>, hosts: &BTreeMap<String, Host>, problems: &mut Problems) {
+pub(super) fn check(root: Entry<'_>, hosts: &Hosts, problems: &mut Problems) {
     for (kind, keys) in [
         ("l7", ["listen", "http-redirect"]),
         ("mysql", ["write", "read"]),
     ] {
         for (_, service) in section(root, kind) {
             let on = service.at("on").and_then(Entry::text);
-            if let Some(host) = on.and_then(|on| hosts.get(on)) {
+            if let Some(host) = on
+                .filter(|on| !hosts.doubtful(on))
+                .and_then(|on| hosts.get(on))
+            {
                 for written in keys.into_iter().flat_map(|key| many(service, key)) {
                     endpoints::resolve(written, host, problems);
                 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use foobar_ebpf::abi::MAX_INTERFACES;
 
-use super::{read as read_word, section, text};
+use super::{hosts::Hosts, read as read_word, section, text};
 use crate::config::{
-    Host, Interface, Node, XdpMode,
+    Interface, Node, XdpMode,
     diagnostics::{Problem, Problems},
     nearest::suggest,
     tree::{Entry, Name},
@@ -15,20 +15,20 @@ use crate::config::{
 
 pub(super) fn read(
     root: Entry<'_>,
-    hosts: &BTreeMap<String, Host>,
+    hosts: &Hosts,
     problems: &mut Problems,
 ) -> BTreeMap<String, Node> {
     let hosts_written = root.at("hosts").is_some();
     section(root, "nodes")
         .into_iter()
         .map(|(name, entry)| {
-            if hosts_written && !hosts.contains_key(name.text) {
+            if hosts_written && hosts.get(name.text).is_none() {
                 problems.report(
                     Problem::new(name.span(), format!("node `{}` is not a host", name.text)).help(
                         suggest(
                             name.text,
                             "add it under `[hosts]`, where there are",
-                            hosts.keys().map(String::as_str),
+                            hosts.names(),
                         ),
                     ),
                 );
