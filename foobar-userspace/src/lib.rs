@@ -3,5 +3,6 @@
 
 pub mod admin;
 pub mod config;
+pub mod controller;
 pub mod explain;
 pub mod kernel;

@@ -27,10 +27,7 @@ pub fn notify(state: State) {
     };
     let text = match state {
         State::Ready => "READY=1".to_owned(),
-        State::Reloading => format!(
-            "RELOADING=1\nMONOTONIC_USEC={}",
-            clock::monotonic() / 1_000
-        ),
+        State::Reloading => format!("RELOADING=1\nMONOTONIC_USEC={}", clock::monotonic() / 1_000),
         State::Stopping => "STOPPING=1".to_owned(),
     };
     if let Err(error) = send(address.as_bytes(), &text) {

@@ -115,7 +115,9 @@ mod tests {
         let first = hash_keys(&node).expect("made");
         assert_eq!(hash_keys(&node).expect("read"), first);
         assert_ne!(first.0, [0; HASH_KEYS]);
-        let mode = fs::metadata(node.join("secret")).expect("made").permissions();
+        let mode = fs::metadata(node.join("secret"))
+            .expect("made")
+            .permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
         let other = hash_keys(&directory.path().join("lb2")).expect("made");
         assert_ne!(other, first);

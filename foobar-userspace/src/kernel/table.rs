@@ -1,12 +1,18 @@
 //! The maps, typed: what may be read of and written to each.
 
-use std::{collections::HashMap, fmt, hash::Hash, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    hash::Hash,
+    path::Path,
+};
 
 use aya::maps::{self, Map, MapData, MapError, PerCpuValues, lpm_trie};
 use foobar_ebpf::abi::{
     self, Backend, ClientV4, ClientV6, EndpointV4, EndpointV6, Label, LabelKey, Member, MemberV4,
     MemberV6, NextHop, Remembered, Return, SetInfo, Tally, Trace, Traffic, Vip, map, ruleset,
 };
+use foobar_ebpf::verdict::Reason;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{KernelError, error::errno, plain::Plain};
@@ -129,6 +135,17 @@ impl<K: Field + Eq + Hash, V: Field + PartialEq> HashTable<K, V> {
     /// When the kernel refuses to be read.
     pub fn count(&self) -> Result<u64, KernelError> {
         count(self.name, self.max, self.map.keys())
+    }
+
+    /// Removes the entries that `unwanted` says.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget(&mut self, unwanted: impl Fn(&K, &V) -> bool) -> Result<(), KernelError> {
+        self.contents()?
+            .into_iter()
+            .filter(|(key, value)| unwanted(key, value))
+            .try_for_each(|(key, _)| self.remove(key))
     }
 
     fn copy(&mut self, old: &Self) -> Result<(), KernelError> {
@@ -589,6 +606,58 @@ impl Tables {
             .into_iter()
             .map(|(key, label)| (key, label_text(&label)))
             .collect())
+    }
+
+    /// Clears all that is kept under ids which are about to name something else.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn recycle(&mut self, ids: &HashSet<LabelKey>) -> Result<(), KernelError> {
+        for LabelKey { kind, id } in ids.iter().copied() {
+            match kind {
+                LabelKey::RULE => {
+                    self.rules.reset(id)?;
+                    self.buckets_rule.set(
+                        id,
+                        abi::Bucket {
+                            theoretical_arrival: 0,
+                        },
+                    )?;
+                }
+                LabelKey::VIP => self.vip_traffic.reset(id)?,
+                LabelKey::BACKEND => self.backend_traffic.reset(id)?,
+                LabelKey::INTERFACE => {
+                    let first = id * 2 * Reason::SLOTS;
+                    (first..first + 2 * Reason::SLOTS)
+                        .try_for_each(|slot| self.reasons.reset(slot))?;
+                }
+                _ => {}
+            }
+        }
+        let recycled = |kind, id| ids.contains(&LabelKey { kind, id });
+        if ids.iter().any(|key| key.kind == LabelKey::RULE) {
+            let of_rule = |rule| recycled(LabelKey::RULE, rule);
+            self.buckets_v4.forget(|key, _| of_rule(key.rule))?;
+            self.buckets_v6.forget(|key, _| of_rule(key.rule))?;
+        }
+        if ids.iter().any(|key| key.kind == LabelKey::SET) {
+            let of_set = |set| recycled(LabelKey::SET, set);
+            self.jail_v4.forget(|key, _| of_set(key.set))?;
+            self.jail_v6.forget(|key, _| of_set(key.set))?;
+        }
+        if ids
+            .iter()
+            .any(|key| [LabelKey::VIP, LabelKey::BACKEND].contains(&key.kind))
+        {
+            let of_either = |vip: u16, backend| {
+                recycled(LabelKey::VIP, vip.into()) || recycled(LabelKey::BACKEND, backend)
+            };
+            self.remembered_v4
+                .forget(|key, flow| of_either(key.vip, flow.backend))?;
+            self.remembered_v6
+                .forget(|key, flow| of_either(key.vip, flow.backend))?;
+        }
+        Ok(())
     }
 
     /// # Errors

@@ -1,0 +1,6 @@
+//! The loop: observations in, desired state out, differences applied.
+
+pub mod apply;
+pub mod checks;
+pub mod notify;
+pub mod secret;
