@@ -40,6 +40,10 @@ pub mod map {
     pub const RULES: &str = "RULES";
     pub const VIP_TRAFFIC: &str = "VIP_TRAFFIC";
     pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
+    /// LRU of on-link addresses whose hardware address a packet lacked (key: address, value: ifindex `u32`); user space
+    /// provokes their resolution and deletes the key.
+    pub const WANTED_V4: &str = "WANTED_V4";
+    pub const WANTED_V6: &str = "WANTED_V6";
     pub const LABELS: &str = "LABELS";
     pub const TRACE: &str = "TRACE";
 }
@@ -50,9 +54,8 @@ pub mod global {
     pub const INTERFACE: &str = "INTERFACE";
     /// 1: count nothing, change nothing, write [`super::Trace`]; for `explain`. `u32`.
     pub const EXPLAIN: &str = "EXPLAIN";
-    /// The two secret words of the flow hash, `u64` each, drawn once per deployment.
-    pub const SECRET_0: &str = "SECRET_0";
-    pub const SECRET_1: &str = "SECRET_1";
+    /// The keys of the flow hash, [`super::HASH_KEYS`] random `u64`s, drawn once per deployment.
+    pub const HASH_KEYS: &str = "HASH_KEYS";
 }
 
 /// Names of the programs in the object.
@@ -61,6 +64,8 @@ pub mod program {
     pub const EGRESS: &str = "egress";
 }
 
+/// Words of [`global::HASH_KEYS`].
+pub const HASH_KEYS: usize = 7;
 pub const MAX_INTERFACES: u32 = 16;
 pub const MAX_VIPS: u32 = 256;
 pub const MAX_BACKENDS: u32 = 1024;

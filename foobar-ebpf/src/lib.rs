@@ -13,4 +13,14 @@
 )]
 
 pub mod abi;
+pub mod balancer;
+pub mod family;
+pub mod firewall;
+pub mod flow;
+pub mod frame;
+pub mod packet;
+pub mod pipeline;
+pub mod rewrite;
+pub mod tables;
 pub mod verdict;
+pub mod wire;

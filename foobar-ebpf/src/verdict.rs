@@ -1,5 +1,50 @@
 //! What became of a packet and why.
 
+/// The whole answer of the packet path.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Verdict {
+    pub reason: Reason,
+    pub action: Action,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// On to the stack, or out.
+    Pass,
+    Drop,
+    /// Out through the interface with this index.
+    Transmit(u32),
+}
+
+impl Verdict {
+    #[inline(always)]
+    #[must_use]
+    pub const fn pass(reason: Reason) -> Self {
+        Self {
+            reason,
+            action: Action::Pass,
+        }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn drop(reason: Reason) -> Self {
+        Self {
+            reason,
+            action: Action::Drop,
+        }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn transmit(reason: Reason, interface: u32) -> Self {
+        Self {
+            reason,
+            action: Action::Transmit(interface),
+        }
+    }
+}
+
 /// Why a packet got its verdict; the number is the index of its counter.
 ///
 /// Reasons up to [`Reason::LAST_ACCEPTING`] let the packet live, all others drop it.
@@ -39,7 +84,7 @@ pub enum Reason {
     Malformed = 20,
     /// More VLAN tags, extension headers or tunnels than the parser follows.
     TooDeep = 21,
-    /// A later fragment to a vip whose first fragment was not seen.
+    /// A later fragment that no rule without ports matched and whose first fragment was not seen.
     FragmentUnknown = 22,
     /// The vip has no backend that could take it.
     NoBackend = 23,
