@@ -2,5 +2,6 @@
 
 pub mod apply;
 pub mod checks;
+pub mod hops;
 pub mod notify;
 pub mod secret;

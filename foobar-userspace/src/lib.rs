@@ -6,3 +6,4 @@ pub mod config;
 pub mod controller;
 pub mod explain;
 pub mod kernel;
+pub mod routes;
