@@ -6,4 +6,6 @@ pub mod config;
 pub mod controller;
 pub mod explain;
 pub mod kernel;
+pub mod labels;
 pub mod routes;
+pub mod stable;
