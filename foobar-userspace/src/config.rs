@@ -1,17 +1,75 @@
 //! The configuration as meant: what a file that passed every check says.
 
+mod checker;
+mod diagnostics;
+mod diff;
+mod grammar;
+mod meaning;
+mod names;
+mod nearest;
+mod schema;
+mod show;
+mod tree;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeMap,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU16,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use ipnet::IpNet;
 
+pub use self::{
+    diagnostics::{Diagnostic, Diagnostics},
+    diff::diff,
+    schema::schema,
+    show::show,
+    words::Misread,
+};
+
+/// Reads and checks the file at `path` and the set files that it names.
+///
+/// # Errors
+///
+/// Every mistake in them, or that the file cannot be read.
+pub fn load(path: &Path) -> Result<Config, Diagnostics> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Diagnostics::unreadable(path, &error))?;
+    parse(&text, path)
+}
+
+/// Checks `text`, which stands (or shall stand) at `path`; set files are read relative to it.
+///
+/// # Errors
+///
+/// Every mistake in the text and in the set files that it names.
+pub fn parse(text: &str, path: &Path) -> Result<Config, Diagnostics> {
+    parse_with(text, path, &|file| std::fs::read_to_string(file))
+}
+
+fn parse_with(text: &str, path: &Path, files: &ReadFile<'_>) -> Result<Config, Diagnostics> {
+    let mut problems = diagnostics::Problems::new(text, path);
+    let root = tree::read(text, &mut problems);
+    let names = names::Names::of(&root, !problems.is_empty());
+    checker::check(&root, &names, &mut problems);
+    let config = meaning::estate(&root, path, files, &mut problems);
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(problems.finish()),
+    }
+}
+
+type ReadFile<'a> = dyn Fn(&Path) -> io::Result<String> + 'a;
+
 /// A whole, consistent estate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
     /// The file it was read from.
     pub path: PathBuf,
@@ -38,26 +96,28 @@ pub struct Addresses {
     pub v6: Option<Ipv6Addr>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Host {
     pub name: String,
     pub public: Addresses,
     pub private: Addresses,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Set {
     pub name: String,
     pub elements: Vec<IpNet>,
     /// One element a line, `#` comments; read at load and reload.
     pub file: Option<PathBuf>,
+    /// What the file held when it was read.
+    pub file_elements: Vec<IpNet>,
     /// The most elements it may hold.
     pub max: u32,
     /// Elements added while running stay this long.
     pub timeout: Option<Duration>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limit {
     pub name: String,
     /// Packets a second, as a fraction: packets per period.
@@ -73,14 +133,14 @@ pub enum LimitPer {
     Source,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Node {
     pub name: String,
     /// In the order of the file.
     pub interfaces: Vec<Interface>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Interface {
     /// `wan` in `{ wan = { dev = "eth0" } }`.
     pub name: String,
@@ -100,7 +160,7 @@ pub enum XdpMode {
     Generic,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Policy {
     pub name: String,
     pub default: Action,
@@ -113,7 +173,7 @@ pub enum Action {
     Drop,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rule {
     pub name: String,
     pub action: Action,
@@ -122,13 +182,15 @@ pub struct Rule {
     /// Any of these; empty: from anywhere.
     pub from: Vec<Peer>,
     pub to: Vec<Peer>,
-    /// TCP flags (`on = "tcp-syn"`).
+    /// TCP flags (`flags = "syn,!ack"`).
     pub flags: Option<TcpFlags>,
     /// Source ports; `None`: any.
     pub source_ports: Option<PortRange>,
     pub limit: Option<String>,
     /// Set that offenders against the limit are put into.
     pub jail: Option<String>,
+    /// As the file says it, on one line.
+    pub text: String,
     pub place: Place,
 }
 
@@ -165,7 +227,7 @@ pub struct TcpFlags {
     pub value: u8,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct L4Service {
     pub name: String,
     /// The node that balances it.
@@ -178,13 +240,13 @@ pub struct L4Service {
     pub place: Place,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Protocol {
     Tcp,
     Udp,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Backend {
     /// Name of a host; its private address is used.
     pub host: String,
@@ -194,7 +256,7 @@ pub struct Backend {
     pub kind: Option<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Check {
     pub probe: Probe,
     pub every: Duration,
@@ -209,9 +271,18 @@ pub enum Probe {
     Http { path: String, expect: u16 },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Admin {
+    /// May hold `{node}`; see [`Admin::socket_of`].
     pub socket: PathBuf,
+}
+
+impl Admin {
+    /// The socket of one node: `{node}` replaced by its name.
+    #[must_use]
+    pub fn socket_of(&self, node: &str) -> PathBuf {
+        PathBuf::from(self.socket.to_string_lossy().replace("{node}", node))
+    }
 }
 
 impl Addresses {

@@ -1,0 +1,1035 @@
+//! The language as data: every key, its type, whether it is needed, and what a later version brings.
+//!
+//! The checker walks a file by it and the JSON schema is written from it, so that the two cannot disagree.
+
+use super::{
+    PortRange, TcpFlags, Traffic,
+    words::{
+        Device, DnsName, Element, Endpoint, FilePath, HostAddress, Label, Misread, Period, Rate,
+        UrlPath,
+    },
+};
+
+/// A table with fixed keys.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// "a rule"
+    pub what: &'static str,
+    pub about: &'static str,
+    pub keys: &'static [Key],
+    /// Keys of which exactly one must be there.
+    pub one_of: &'static [&'static str],
+}
+
+#[derive(Debug)]
+pub(super) struct Key {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub kind: Kind,
+    pub needed: bool,
+    /// Not built yet; what to do instead.
+    pub later: Option<&'static str>,
+}
+
+/// What may stand behind a key.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Text,
+    Word(&'static Word),
+    Whole {
+        least: i64,
+        most: i64,
+    },
+    Truth,
+    Choice(&'static [Choice]),
+    /// The name of something defined elsewhere in the file.
+    Name(Realm),
+    /// An address, a prefix, `@set` or a host.
+    Peer,
+    /// A host and a port, `web1:3306`.
+    Member,
+    /// A port or a range; a single one may be a number.
+    Ports,
+    OneOrMany(&'static Kind),
+    Many(&'static Kind),
+    Table(&'static Table),
+    /// A table whose keys the user chooses.
+    Named(&'static Named),
+    /// `{ credential | file | env }`, never the secret itself.
+    Secret,
+}
+
+#[derive(Debug)]
+pub(super) struct Named {
+    /// "a set"
+    pub what: &'static str,
+    pub about: &'static str,
+    pub kind: Kind,
+}
+
+/// A word with a grammar of its own.
+#[derive(Debug)]
+pub(super) struct Word {
+    /// "a duration"
+    pub what: &'static str,
+    pub examples: &'static [&'static str],
+    pub read: fn(&str) -> Result<(), Misread>,
+}
+
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub word: &'static str,
+    pub later: Option<&'static str>,
+}
+
+/// Where names are defined.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Realm {
+    Host,
+    Limit,
+    Node,
+    Notify,
+    Policy,
+    Service,
+    Set,
+}
+
+impl Realm {
+    pub const ALL: [Self; 7] = [
+        Self::Host,
+        Self::Limit,
+        Self::Node,
+        Self::Notify,
+        Self::Policy,
+        Self::Service,
+        Self::Set,
+    ];
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Limit => "limit",
+            Self::Node => "node",
+            Self::Notify => "notify target",
+            Self::Policy => "policy",
+            Self::Service => "service",
+            Self::Set => "set",
+        }
+    }
+
+    /// The sections that define its names.
+    pub const fn sections(self) -> &'static [&'static str] {
+        match self {
+            Self::Host => &["hosts"],
+            Self::Limit => &["limits"],
+            Self::Node => &["nodes"],
+            Self::Notify => &["notify"],
+            Self::Policy => &["firewall"],
+            Self::Service => &["l4", "l7", "mysql"],
+            Self::Set => &["sets"],
+        }
+    }
+}
+
+const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
+    Key {
+        name,
+        about,
+        kind,
+        needed: false,
+        later: None,
+    }
+}
+
+impl Key {
+    const fn needed(self) -> Self {
+        Self {
+            needed: true,
+            ..self
+        }
+    }
+
+    const fn later(self, cure: &'static str) -> Self {
+        Self {
+            later: Some(cure),
+            ..self
+        }
+    }
+}
+
+const fn now(word: &'static str) -> Choice {
+    Choice { word, later: None }
+}
+
+const fn later(word: &'static str, cure: &'static str) -> Choice {
+    Choice {
+        word,
+        later: Some(cure),
+    }
+}
+
+macro_rules! word {
+    ($name:ident, $type:ty, $what:literal, $($example:literal),+) => {
+        pub(super) static $name: Word = Word {
+            what: $what,
+            examples: &[$($example),+],
+            read: |text| text.parse::<$type>().map(drop),
+        };
+    };
+}
+
+word!(
+    ADDRESS,
+    HostAddress,
+    "an IP address",
+    "203.0.113.10",
+    "2001:db8::10"
+);
+word!(DEVICE, Device, "a network device", "eth0");
+word!(DNS_NAME, DnsName, "a DNS name", "www.foobar.com");
+word!(DURATION, Period, "a duration", "100ms", "2s", "10m");
+word!(
+    ELEMENT,
+    Element,
+    "an address or a prefix",
+    "198.51.100.7",
+    "2001:db8::/32"
+);
+word!(
+    ENDPOINT,
+    Endpoint,
+    "an address and a port",
+    "public:443",
+    "private:3306",
+    "203.0.113.10:443"
+);
+word!(FILE, FilePath, "a path", "/etc/foobar/blocklist.txt");
+word!(FLAGS, TcpFlags, "TCP flags", "syn,!ack", "rst");
+word!(NAME, Label, "a name", "ssh");
+word!(
+    PORTS,
+    PortRange,
+    "a port or a range of ports",
+    "53",
+    "1024-65535"
+);
+word!(RATE, Rate, "a rate", "100/s", "20k/s", "6/m");
+word!(
+    TRAFFIC,
+    Traffic,
+    "a kind of traffic",
+    "any",
+    "tcp/22",
+    "udp/1000-2000",
+    "icmp/echo-request",
+    "icmp6",
+    "proto/47"
+);
+word!(URL_PATH, UrlPath, "a path of a request", "/healthz");
+
+pub(super) static FILE_TABLE: Table = Table {
+    what: "the file",
+    about: "foobar's configuration: one file for every node of the estate",
+    keys: &[
+        key("version", Kind::Whole { least: 1, most: 1 }, "Version of this language.").needed(),
+        key("hosts", Kind::Named(&HOSTS), "The machines of the estate."),
+        key("sets", Kind::Named(&SETS), "Sets of addresses that rules name as `@set`."),
+        key("limits", Kind::Named(&LIMITS), "Rates that rules name."),
+        key("nodes", Kind::Named(&NODES), "The hosts that run foobar, and their interfaces."),
+        key("firewall", Kind::Named(&POLICIES), "Policies: ordered rules that interfaces name."),
+        key("l4", Kind::Named(&L4_SERVICES), "Services balanced by XDP, packet by packet."),
+        key("l7", Kind::Named(&L7_SERVICES), "Services behind the TLS-terminating proxy.")
+            .later("take the section out; until the proxy is there, `[l4.…]` can pass TLS through to the servers"),
+        key("mysql", Kind::Named(&MYSQL_SERVICES), "MySQL writer and reader endpoints.")
+            .later("take the section out; until then an `[l4.…]` service can balance replicas with `check = { tcp = true }`"),
+        key("monitor", Kind::Table(&MONITOR), "Where metrics and logs go.")
+            .later("take the section out; until then `foobar stats -o jsonl -w` feeds a collector"),
+        key("alert", Kind::Many(&Kind::Table(&ALERT)), "Thresholds that tell someone.")
+            .later("take the section out; until then watch `foobar stats -o json`"),
+        key("notify", Kind::Named(&NOTIFY), "Whom alerts tell.")
+            .later("take the section out; nothing sends alerts yet"),
+        key("admin", Kind::Table(&ADMIN), "How this node is administered."),
+    ],
+    one_of: &[],
+};
+
+static HOSTS: Named = Named {
+    what: "a host",
+    about: "A machine: its public and its private address, each at most one of IPv4 and one of IPv6.",
+    kind: Kind::Table(&HOST),
+};
+
+static HOST: Table = Table {
+    what: "a host",
+    about: "A machine of the estate.",
+    keys: &[
+        key(
+            "public",
+            Kind::OneOrMany(&Kind::Word(&ADDRESS)),
+            "Where clients reach it: at most one IPv4 and one IPv6 address.",
+        ),
+        key(
+            "private",
+            Kind::OneOrMany(&Kind::Word(&ADDRESS)),
+            "Where the estate's own machines reach it: at most one IPv4 and one IPv6 address.",
+        ),
+    ],
+    one_of: &[],
+};
+
+static SETS: Named = Named {
+    what: "a set",
+    about: "A set of addresses and prefixes; the command line and `jail` may add to it while running.",
+    kind: Kind::Table(&SET),
+};
+
+static SET: Table = Table {
+    what: "a set",
+    about: "A set of addresses and prefixes.",
+    keys: &[
+        key(
+            "elements",
+            Kind::Many(&Kind::Word(&ELEMENT)),
+            "Its constant elements.",
+        ),
+        key(
+            "file",
+            Kind::Word(&FILE),
+            "A file with one element a line and `#` comments, read at load and reload.",
+        ),
+        key(
+            "max",
+            Kind::Whole {
+                least: 1,
+                most: 16_777_216,
+            },
+            "The most elements it may hold; 65536 by default.",
+        ),
+        key(
+            "timeout",
+            Kind::Word(&DURATION),
+            "Elements added while running leave after this long; needed for a jail.",
+        ),
+    ],
+    one_of: &[],
+};
+
+static LIMITS: Named = Named {
+    what: "a limit",
+    about: "A rate of packets.",
+    kind: Kind::Table(&LIMIT),
+};
+
+static LIMIT: Table = Table {
+    what: "a limit",
+    about: "A rate of packets; what exceeds it is dropped.",
+    keys: &[
+        key(
+            "rate",
+            Kind::Word(&RATE),
+            "Packets per second, minute, hour or day.",
+        )
+        .needed(),
+        key(
+            "burst",
+            Kind::Whole {
+                least: 1,
+                most: 1_000_000_000,
+            },
+            "Packets that may come at once; by default as many as the rate's number.",
+        ),
+        key(
+            "per",
+            Kind::Choice(&[now("rule"), now("source")]),
+            "Who shares it: all packets of the rule (default), or each source (IPv6: each /64) alone.",
+        ),
+    ],
+    one_of: &[],
+};
+
+static NODES: Named = Named {
+    what: "a node",
+    about: "A host that runs foobar: its interfaces by a name of your choice.",
+    kind: Kind::Named(&INTERFACES),
+};
+
+static INTERFACES: Named = Named {
+    what: "an interface",
+    about: "A network device with a firewall.",
+    kind: Kind::Table(&INTERFACE),
+};
+
+static INTERFACE: Table = Table {
+    what: "an interface",
+    about: "A network device with a firewall.",
+    keys: &[
+        key(
+            "dev",
+            Kind::Word(&DEVICE),
+            "The device, as `ip link` names it.",
+        )
+        .needed(),
+        key(
+            "xdp",
+            Kind::Choice(&[now("auto"), now("native"), now("generic")]),
+            "How XDP attaches: `auto` (default) is native where the driver can, else generic with a warning.",
+        ),
+        key(
+            "ingress",
+            Kind::Name(Realm::Policy),
+            "The policy for what arrives; none: all passes.",
+        ),
+        key(
+            "egress",
+            Kind::Name(Realm::Policy),
+            "The policy for what leaves; none: all passes.",
+        ),
+    ],
+    one_of: &[],
+};
+
+static POLICIES: Named = Named {
+    what: "a policy",
+    about: "Ordered rules; the first that matches decides.",
+    kind: Kind::Table(&POLICY),
+};
+
+static POLICY: Table = Table {
+    what: "a policy",
+    about: "Ordered rules; the first that matches decides. ARP, neighbour discovery, path-MTU messages and answers to this node's own connections pass in any case.",
+    keys: &[
+        key(
+            "policy",
+            Kind::Choice(&[now("allow"), now("drop")]),
+            "What happens to a packet that no rule matches.",
+        )
+        .needed(),
+        key(
+            "rules",
+            Kind::Many(&Kind::Table(&RULE)),
+            "First match wins.",
+        ),
+    ],
+    one_of: &[],
+};
+
+static RULE: Table = Table {
+    what: "a rule",
+    about: "Which packets, and what happens to them; exactly one of `allow` and `drop`.",
+    keys: &[
+        key(
+            "name",
+            Kind::Word(&NAME),
+            "Names its counter and its drop reason; unique in the policy.",
+        )
+        .needed(),
+        key(
+            "allow",
+            Kind::OneOrMany(&Kind::Word(&TRAFFIC)),
+            "Traffic that passes.",
+        ),
+        key(
+            "drop",
+            Kind::OneOrMany(&Kind::Word(&TRAFFIC)),
+            "Traffic that is dropped.",
+        ),
+        key(
+            "from",
+            Kind::OneOrMany(&Kind::Peer),
+            "Sources: addresses, prefixes, `@set`, or a host (all of its addresses); from anywhere by default.",
+        ),
+        key(
+            "to",
+            Kind::OneOrMany(&Kind::Peer),
+            "Destinations, written like `from`; to anywhere by default.",
+        ),
+        key("sport", Kind::Ports, "Source ports of TCP or UDP."),
+        key(
+            "flags",
+            Kind::Word(&FLAGS),
+            "TCP flags that must be set, or with `!` must not.",
+        ),
+        key(
+            "limit",
+            Kind::Name(Realm::Limit),
+            "With `allow`: packets beyond this limit are dropped.",
+        ),
+        key(
+            "jail",
+            Kind::Name(Realm::Set),
+            "With `limit`: the set (without `@`) that sources beyond the limit are put into.",
+        ),
+        key(
+            "log",
+            Kind::Choice(&[now("all"), now("new"), now("none")]),
+            "Which packets are logged.",
+        )
+        .later("take it out; `foobar stats` counts every rule"),
+        key(
+            "mode",
+            Kind::Choice(&[now("enforce"), now("audit")]),
+            "`audit`: count, but go on.",
+        )
+        .later("take it out; a rule's counter in `foobar rule list` tells what it meets"),
+        key(
+            "syn-cookies",
+            Kind::Word(&RATE),
+            "SYN cookies beyond this rate.",
+        )
+        .later("take it out and give the rule a `limit`"),
+        key(
+            "fragments",
+            Kind::Choice(&[now("pass"), now("drop"), now("track")]),
+            "What to do with fragments.",
+        )
+        .later("take it out; fragments follow their first one"),
+    ],
+    one_of: &["allow", "drop"],
+};
+
+static L4_SERVICES: Named = Named {
+    what: "an l4 service",
+    about: "Balanced by XDP.",
+    kind: Kind::Table(&L4_SERVICE),
+};
+
+static L4_SERVICE: Table = Table {
+    what: "an l4 service",
+    about: "What clients connect to, and the backends behind it.",
+    keys: &[
+        key("on", Kind::Name(Realm::Node), "The node that balances it.").needed(),
+        key(
+            "vip",
+            Kind::OneOrMany(&Kind::Word(&ENDPOINT)),
+            "Addresses and ports that clients connect to: `public:…` and `private:…` mean the node's addresses of both families; at most one vip per family.",
+        )
+        .needed(),
+        key("proto", Kind::Choice(&[now("tcp"), now("udp")]), "`tcp` by default."),
+        key(
+            "mode",
+            Kind::Choice(&[
+                now("dnat"),
+                later("dsr-l2", USE_DNAT),
+                later("ipip", USE_DNAT),
+            ]),
+            "How packets reach a backend: `dnat` (default) rewrites the destination; answers come back through the balancer.",
+        ),
+        key(
+            "balance",
+            Kind::Choice(&[
+                now("hrw"),
+                later("maglev", "write `balance = \"hrw\"`, which moves fewer flows up to some thirty backends"),
+            ]),
+            "How flows are spread: `hrw` (default, rendezvous hashing by weight).",
+        ),
+        key(
+            "on-backend-loss",
+            Kind::Choice(&[
+                now("resteer"),
+                later("keep", USE_RESTEER),
+                later("reset", USE_RESTEER),
+            ]),
+            "What happens to the flows of a dead backend: `resteer` (default) sends them to another.",
+        ),
+        key("backends", Kind::Many(&Kind::Table(&BACKEND)), "Where connections go.").needed(),
+        key("check", Kind::Table(&CHECK), "How a backend's health is told; without it all count as healthy."),
+        key("shuffle", Kind::Whole { least: 1, most: 64 }, "How many backends one client may reach.")
+            .later("take it out; a client may reach every backend"),
+        key("slow-start", Kind::Word(&DURATION), "How long a new backend takes to its full weight.")
+            .later("take it out; raise a backend's `weight` step by step instead"),
+        key("affinity", Kind::Choice(&[now("flow"), now("source")]), "What is hashed.")
+            .later("take it out; the whole flow is hashed"),
+    ],
+    one_of: &[],
+};
+
+const USE_DNAT: &str = "write `mode = \"dnat\"`, with the balancer as the backends' way back";
+const USE_RESTEER: &str = "write `on-backend-loss = \"resteer\"`";
+
+static BACKEND: Table = Table {
+    what: "a backend",
+    about: "A host and a port behind a service.",
+    keys: &[
+        key(
+            "host",
+            Kind::Name(Realm::Host),
+            "Its private address is used.",
+        )
+        .needed(),
+        key(
+            "port",
+            Kind::Whole {
+                least: 1,
+                most: 65_535,
+            },
+            "Its port.",
+        )
+        .needed(),
+        key(
+            "weight",
+            Kind::Whole {
+                least: 1,
+                most: 1_000,
+            },
+            "Its share against the others; 1 by default.",
+        ),
+        key(
+            "kind",
+            Kind::Text,
+            "What it shares its weaknesses with; `status` warns when all healthy ones share one.",
+        ),
+    ],
+    one_of: &[],
+};
+
+static CHECK: Table = Table {
+    what: "a check",
+    about: "How a backend's health is told: exactly one of `tcp` and `http`.",
+    keys: &[
+        key(
+            "tcp",
+            Kind::Truth,
+            "`true`: healthy when it accepts a connection.",
+        ),
+        key(
+            "http",
+            Kind::Word(&URL_PATH),
+            "Healthy when a GET of this path is answered with `expect`.",
+        ),
+        key(
+            "expect",
+            Kind::Whole {
+                least: 100,
+                most: 599,
+            },
+            "The status that means healthy; 200 by default.",
+        ),
+        key(
+            "every",
+            Kind::Word(&DURATION),
+            "Time between checks; 2s by default.",
+        ),
+        key(
+            "timeout",
+            Kind::Word(&DURATION),
+            "When a check has failed; 1s by default, never more than `every`.",
+        ),
+        key(
+            "rise",
+            Kind::Whole {
+                least: 1,
+                most: 1_000,
+            },
+            "Good checks in a row that bring it back; 2 by default.",
+        ),
+        key(
+            "fall",
+            Kind::Whole {
+                least: 1,
+                most: 1_000,
+            },
+            "Bad checks in a row that take it out; 3 by default.",
+        ),
+    ],
+    one_of: &["http", "tcp"],
+};
+
+static ADMIN: Table = Table {
+    what: "`[admin]`",
+    about: "How this node is administered.",
+    keys: &[
+        key(
+            "socket",
+            Kind::Word(&FILE),
+            "The Unix socket of the command line; `{node}` stands for the node's name; /run/foobar/admin.sock by default.",
+        ),
+        key(
+            "dashboard",
+            Kind::Word(&ENDPOINT),
+            "Where the dashboard listens.",
+        )
+        .later("take it out; `foobar top` and `foobar stats -w` show the same"),
+    ],
+    one_of: &[],
+};
+
+static L7_SERVICES: Named = Named {
+    what: "an l7 service",
+    about: "Behind the TLS-terminating proxy.",
+    kind: Kind::Table(&L7_SERVICE),
+};
+
+static L7_SERVICE: Table = Table {
+    what: "an l7 service",
+    about: "HTTP behind the TLS-terminating proxy.",
+    keys: &[
+        key(
+            "on",
+            Kind::Name(Realm::Node),
+            "The node that runs the proxy.",
+        )
+        .needed(),
+        key(
+            "listen",
+            Kind::OneOrMany(&Kind::Word(&ENDPOINT)),
+            "Where it listens for TLS.",
+        )
+        .needed(),
+        key(
+            "http-redirect",
+            Kind::OneOrMany(&Kind::Word(&ENDPOINT)),
+            "Where plain HTTP is redirected to HTTPS.",
+        ),
+        key(
+            "hosts",
+            Kind::OneOrMany(&Kind::Word(&DNS_NAME)),
+            "The names that it answers to.",
+        ),
+        key("tls", Kind::Table(&TLS), "Towards clients.").needed(),
+        key(
+            "backends",
+            Kind::Many(&Kind::Table(&BACKEND)),
+            "Where requests go.",
+        )
+        .needed(),
+        key(
+            "backend-tls",
+            Kind::Table(&BACKEND_TLS),
+            "Encryption towards the backends.",
+        ),
+        key(
+            "check",
+            Kind::Table(&CHECK),
+            "How a backend's health is told.",
+        ),
+        key(
+            "balance",
+            Kind::Choice(&[now("hrw"), now("least-connections"), now("round-robin")]),
+            "How requests are spread.",
+        ),
+        key(
+            "sticky",
+            Kind::Choice(&[now("cookie"), now("source")]),
+            "What keeps a client at one backend.",
+        ),
+        key(
+            "shuffle",
+            Kind::Whole { least: 1, most: 64 },
+            "How many backends one client may reach.",
+        ),
+        key(
+            "max-body",
+            Kind::Text,
+            "The largest request body, as `10MB`.",
+        ),
+        key(
+            "compression",
+            Kind::OneOrMany(&Kind::Choice(&[now("gzip"), now("zstd")])),
+            "Compression of answers.",
+        ),
+        key("timeouts", Kind::Table(&TIMEOUTS), "When to give up."),
+    ],
+    one_of: &[],
+};
+
+static TLS: Table = Table {
+    what: "`tls`",
+    about: "TLS towards clients.",
+    keys: &[
+        key("cert", Kind::Word(&FILE), "The certificate chain, PEM.").needed(),
+        key("key", Kind::Secret, "Its key.").needed(),
+        key(
+            "min",
+            Kind::Choice(&[now("1.2"), now("1.3")]),
+            "The lowest version.",
+        ),
+        key(
+            "alpn",
+            Kind::Many(&Kind::Choice(&[now("h2"), now("http/1.1")])),
+            "Protocols offered.",
+        ),
+    ],
+    one_of: &[],
+};
+
+static BACKEND_TLS: Table = Table {
+    what: "`backend-tls`",
+    about: "TLS towards the backends.",
+    keys: &[
+        key(
+            "ca",
+            Kind::Word(&FILE),
+            "Who signs the backends' certificates, PEM.",
+        )
+        .needed(),
+        key(
+            "cert",
+            Kind::Word(&FILE),
+            "The proxy's own certificate, PEM.",
+        ),
+        key("key", Kind::Secret, "Its key."),
+        key(
+            "name",
+            Kind::Word(&DNS_NAME),
+            "The name in the backends' certificates.",
+        ),
+    ],
+    one_of: &[],
+};
+
+static TIMEOUTS: Table = Table {
+    what: "`timeouts`",
+    about: "When to give up.",
+    keys: &[
+        key(
+            "connect",
+            Kind::Word(&DURATION),
+            "On a connection to a backend.",
+        ),
+        key("request", Kind::Word(&DURATION), "On a whole request."),
+        key(
+            "idle",
+            Kind::Word(&DURATION),
+            "On a connection that says nothing.",
+        ),
+    ],
+    one_of: &[],
+};
+
+static MYSQL_SERVICES: Named = Named {
+    what: "a mysql service",
+    about: "A writer and a reader endpoint.",
+    kind: Kind::Table(&MYSQL_SERVICE),
+};
+
+static MYSQL_SERVICE: Table = Table {
+    what: "a mysql service",
+    about: "A writer address that follows the primary, a reader address over the healthy replicas.",
+    keys: &[
+        key("on", Kind::Name(Realm::Node), "The node that balances it.").needed(),
+        key(
+            "write",
+            Kind::OneOrMany(&Kind::Word(&ENDPOINT)),
+            "Where the primary is reached.",
+        )
+        .needed(),
+        key(
+            "read",
+            Kind::OneOrMany(&Kind::Word(&ENDPOINT)),
+            "Where the replicas are reached.",
+        ),
+        key(
+            "members",
+            Kind::Many(&Kind::Member),
+            "The servers: `host:port`.",
+        )
+        .needed(),
+        key(
+            "check",
+            Kind::Table(&MYSQL_CHECK),
+            "How roles and health are told.",
+        )
+        .needed(),
+        key(
+            "mode",
+            Kind::Choice(&[now("observe"), now("consensus"), now("promote")]),
+            "Who decides which server is primary.",
+        ),
+    ],
+    one_of: &[],
+};
+
+static MYSQL_CHECK: Table = Table {
+    what: "a mysql check",
+    about: "How roles and health are told.",
+    keys: &[
+        key("user", Kind::Text, "The monitor's account.").needed(),
+        key("password", Kind::Secret, "Its password.").needed(),
+        key("every", Kind::Word(&DURATION), "Time between checks."),
+        key("timeout", Kind::Word(&DURATION), "When a check has failed."),
+        key(
+            "max-lag",
+            Kind::Word(&DURATION),
+            "Replicas further behind get no reads.",
+        ),
+        key(
+            "rise",
+            Kind::Whole {
+                least: 1,
+                most: 1_000,
+            },
+            "Good checks in a row that bring it back.",
+        ),
+        key(
+            "fall",
+            Kind::Whole {
+                least: 1,
+                most: 1_000,
+            },
+            "Bad checks in a row that take it out.",
+        ),
+    ],
+    one_of: &[],
+};
+
+static MONITOR: Table = Table {
+    what: "`[monitor]`",
+    about: "Where metrics and logs go.",
+    keys: &[
+        key(
+            "prometheus",
+            Kind::Table(&PROMETHEUS),
+            "Metrics to be fetched.",
+        ),
+        key(
+            "otlp",
+            Kind::Table(&OTLP),
+            "Metrics and logs pushed by OTLP/HTTP.",
+        ),
+        key(
+            "sumologic",
+            Kind::Table(&SUMOLOGIC),
+            "Metrics and logs pushed to Sumo Logic.",
+        ),
+        key("labels", Kind::Named(&LABELS), "Labels on everything."),
+    ],
+    one_of: &[],
+};
+
+static LABELS: Named = Named {
+    what: "a label",
+    about: "A label and its value.",
+    kind: Kind::Text,
+};
+
+static PROMETHEUS: Table = Table {
+    what: "`prometheus`",
+    about: "Metrics to be fetched.",
+    keys: &[key(
+        "listen",
+        Kind::Word(&ENDPOINT),
+        "Where `/metrics` is served.",
+    )
+    .needed()],
+    one_of: &[],
+};
+
+static OTLP: Table = Table {
+    what: "`otlp`",
+    about: "Metrics and logs pushed by OTLP/HTTP.",
+    keys: &[
+        key("endpoint", Kind::Secret, "The URL.").needed(),
+        key("interval", Kind::Word(&DURATION), "Time between pushes."),
+        key(
+            "signals",
+            Kind::Many(&Kind::Choice(&[now("metrics"), now("logs")])),
+            "What is pushed.",
+        ),
+    ],
+    one_of: &[],
+};
+
+static SUMOLOGIC: Table = Table {
+    what: "`sumologic`",
+    about: "Metrics and logs pushed to Sumo Logic.",
+    keys: &[
+        key("url", Kind::Secret, "The URL of the HTTP source.").needed(),
+        key("category", Kind::Text, "`X-Sumo-Category`."),
+        key("interval", Kind::Word(&DURATION), "Time between pushes."),
+    ],
+    one_of: &[],
+};
+
+static ALERT: Table = Table {
+    what: "an alert",
+    about: "A threshold that tells someone.",
+    keys: &[
+        key("name", Kind::Word(&NAME), "What it is called.").needed(),
+        key("metric", Kind::Text, "What is measured, as `qps`.").needed(),
+        key(
+            "of",
+            Kind::Name(Realm::Service),
+            "The service, as `l7.www`.",
+        ),
+        key(
+            "above",
+            Kind::Whole {
+                least: 0,
+                most: i64::MAX,
+            },
+            "Fires above this.",
+        ),
+        key(
+            "below",
+            Kind::Whole {
+                least: 0,
+                most: i64::MAX,
+            },
+            "Fires below this.",
+        ),
+        key(
+            "clear-below",
+            Kind::Whole {
+                least: 0,
+                most: i64::MAX,
+            },
+            "Clears below this.",
+        ),
+        key(
+            "clear-above",
+            Kind::Whole {
+                least: 0,
+                most: i64::MAX,
+            },
+            "Clears above this.",
+        ),
+        key("for", Kind::Word(&DURATION), "How long it must last."),
+        key(
+            "notify",
+            Kind::OneOrMany(&Kind::Name(Realm::Notify)),
+            "Whom it tells; `journal` is always there.",
+        ),
+    ],
+    one_of: &["above", "below"],
+};
+
+static NOTIFY: Named = Named {
+    what: "a notify target",
+    about: "Whom alerts tell.",
+    kind: Kind::Table(&NOTIFY_TARGET),
+};
+
+static NOTIFY_TARGET: Table = Table {
+    what: "a notify target",
+    about: "Whom alerts tell.",
+    keys: &[
+        key(
+            "webhook",
+            Kind::Secret,
+            "The URL that gets an Alertmanager-shaped body.",
+        )
+        .needed(),
+        key(
+            "repeat",
+            Kind::Word(&DURATION),
+            "How often a lasting alert is told again.",
+        ),
+    ],
+    one_of: &[],
+};
+
+/// What a secret is written as.
+pub(super) static SECRET: Table = Table {
+    what: "a secret",
+    about: "Where the secret is found; it never stands in this file. Exactly one key.",
+    keys: &[
+        key(
+            "credential",
+            Kind::Text,
+            "The name of a systemd credential.",
+        ),
+        key("file", Kind::Word(&FILE), "A file that holds it."),
+        key("env", Kind::Text, "An environment variable that holds it."),
+    ],
+    one_of: &["credential", "env", "file"],
+};

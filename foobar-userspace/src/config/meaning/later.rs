@@ -1,0 +1,46 @@
+//! What later versions build: its mistakes are told too, beside "not yet supported".
+
+use super::{check, endpoints, hosts::Hosts, many, section};
+use crate::config::{
+    diagnostics::{Problem, Problems},
+    tree::Entry,
+};
+
+pub(super) fn check(root: Entry<'_>, hosts: &Hosts, problems: &mut Problems) {
+    for (kind, keys) in [
+        ("l7", ["listen", "http-redirect"]),
+        ("mysql", ["write", "read"]),
+    ] {
+        for (_, service) in section(root, kind) {
+            let on = service.at("on").and_then(Entry::text);
+            if let Some(host) = on
+                .filter(|on| !hosts.doubtful(on))
+                .and_then(|on| hosts.get(on))
+            {
+                for written in keys.into_iter().flat_map(|key| many(service, key)) {
+                    endpoints::resolve(written, host, problems);
+                }
+            }
+            if kind == "l7"
+                && let Some(written) = service.at("check")
+            {
+                check::read(written, problems);
+            }
+        }
+    }
+    for alert in many(root, "alert") {
+        thresholds(alert, problems);
+    }
+}
+
+fn thresholds(alert: Entry<'_>, problems: &mut Problems) {
+    let given = ["above", "below"]
+        .into_iter()
+        .filter(|key| alert.at(key).is_some());
+    if alert.value().is_table() && given.count() != 1 && !problems.touch(&alert.extent()) {
+        problems.report(
+            Problem::new(alert.span(), "an alert has one threshold")
+                .help("write either `above = 5_000` or `below = 2`"),
+        );
+    }
+}
