@@ -73,7 +73,10 @@ pub fn decide<F: Parse, T: Tables + TablesOf<F>>(
     }
     let action = first_match(&ruleset, policy, packet, walk, tables);
     if action != NO_ACTION {
-        act(&ruleset, action, walk.set, packet, tables)
+        let Some(words) = ruleset.words::<3>(action).copied() else {
+            return Ruling::refused(Reason::Internal);
+        };
+        act(words, walk.set, packet, tables)
     } else if allows_by_default(&ruleset, policy) {
         Ruling::admitted(Reason::PolicyAllow)
     } else {
@@ -387,30 +390,26 @@ impl Prefixes {
 
 /// Counts the rule, asks its limit, jails the offender.
 #[inline(always)]
-fn act<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
-    ruleset: &R,
-    action: u32,
+fn act<F: Parse, T: Tables + TablesOf<F>>(
+    [word, interval, tolerance]: [u64; 3],
     set: u32,
     packet: &Packet<F>,
     tables: &mut T,
 ) -> Ruling {
-    let Some([word, interval, tolerance]) = ruleset.words::<3>(action) else {
-        return Ruling::refused(Reason::Internal);
-    };
-    let rule = (*word >> 32) as u32;
+    let rule = (word >> 32) as u32;
     tables.count_rule(rule, packet.length);
     tables.trace(|trace| {
         trace.rule = rule;
         trace.set = set;
     });
-    if *word & 1 == ruleset::DROP {
+    if word & 1 == ruleset::DROP {
         return Ruling::refused(Reason::RuleDrop);
     }
     let limit = Limit {
-        interval: *interval,
-        tolerance: *tolerance,
+        interval,
+        tolerance,
     };
-    let conforms = match *word >> 8 & 0xff {
+    let conforms = match word >> 8 & 0xff {
         ruleset::LIMIT_RULE => {
             let now = tables.now();
             let mut conforms = false;
@@ -430,7 +429,7 @@ fn act<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
     if conforms {
         return Ruling::admitted(Reason::RuleAllow);
     }
-    let jail = (*word >> 16) as u32 & 0xff;
+    let jail = (word >> 16) as u32 & 0xff;
     if jail != 0
         && let Some(timeout) = tables.set(jail - 1).map(|set| set.timeout)
     {

@@ -360,7 +360,7 @@ fn callback_of<C: FnMut() -> bool>(_step: &C) -> *mut c_void {
 }
 
 impl Tables for Maps {
-    type Ruleset = Blob;
+    type Ruleset<'a> = Blob;
 
     #[inline(always)]
     fn ruleset(&self) -> Option<Blob> {

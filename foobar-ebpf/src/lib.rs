@@ -18,6 +18,8 @@ pub mod family;
 pub mod firewall;
 pub mod flow;
 pub mod frame;
+#[cfg(any(test, feature = "memory"))]
+pub mod memory;
 pub mod packet;
 pub mod pipeline;
 pub mod rewrite;

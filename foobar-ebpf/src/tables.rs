@@ -36,9 +36,11 @@ pub enum Route {
 }
 
 pub trait Tables {
-    type Ruleset: Ruleset;
+    type Ruleset<'a>: Ruleset
+    where
+        Self: 'a;
 
-    fn ruleset(&self) -> Option<Self::Ruleset>;
+    fn ruleset(&self) -> Option<Self::Ruleset<'_>>;
     /// Slot of the interface that the packet came through.
     fn interface(&self) -> u32;
     /// One of the [`crate::abi::HASH_KEYS`] words.
