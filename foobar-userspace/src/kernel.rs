@@ -2,6 +2,7 @@
 
 mod bpffs;
 pub mod clock;
+mod counters;
 mod device;
 mod error;
 mod link;
@@ -9,7 +10,6 @@ mod lock;
 mod object;
 pub mod pinned;
 mod plain;
-mod snapshot;
 mod table;
 mod trial;
 
@@ -23,6 +23,7 @@ use self::{
     object::{Blueprint, Fit, Purpose},
 };
 pub use self::{
+    counters::{Counters, Fill, Interface as InterfaceCounters},
     error::KernelError,
     lock::NodeLock,
     pinned::{Which, detach},

@@ -493,7 +493,7 @@ fn every_table_takes_and_gives_back_what_it_is_for() {
     tables.rules.reset(9).expect("resets");
     drop(deployment);
 
-    let snapshot = kernel::pinned::snapshot(&lab.node).expect("readable without a controller");
+    let snapshot = foobar::snapshot::of_pins(&lab.node).expect("readable without a controller");
     assert_eq!(
         (
             snapshot.rules[0].policy.as_str(),
