@@ -6,7 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{
+    Annotation, AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str,
+};
 
 use super::Place;
 
@@ -116,7 +118,12 @@ impl Diagnostics {
                 group = group.element(source.snippet(span, label, AnnotationKind::Context));
             }
         }
-        group.elements(problem.help.iter().map(|help| Level::HELP.message(help)))
+        group.elements(
+            problem
+                .help
+                .iter()
+                .map(|help| Level::HELP.message(normalize_untrusted_str(help))),
+        )
     }
 }
 

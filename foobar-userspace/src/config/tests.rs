@@ -161,6 +161,14 @@ fn colour_is_there_when_asked_for() {
 }
 
 #[test]
+fn a_name_cannot_speak_to_the_terminal() {
+    let text = ESTATE.replacen(r#"ingress = "edge""#, r#"ingress = "\u001b[2Jedge""#, 1);
+    let told = read(&text).expect_err("unknown").render(false, 120);
+    assert!(told.contains("unknown policy"), "{told}");
+    assert!(!told.contains('\u{1b}'), "{told}");
+}
+
+#[test]
 fn a_file_that_is_not_there_says_how_to_begin() {
     let rendered = load(Path::new("/nonexistent/foobar.toml"))
         .expect_err("absent")
