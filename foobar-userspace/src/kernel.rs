@@ -254,6 +254,13 @@ impl Deployment {
     /// # Errors
     /// Names the interface; interfaces that had no program before then have none again.
     pub fn attach(&mut self) -> Result<Vec<Attachment>, KernelError> {
+        let unattached: Vec<&Hook> = self
+            .loaded
+            .values()
+            .filter(|loaded| loaded.attachment.is_none())
+            .map(|loaded| &loaded.hook)
+            .collect();
+        link::rename_pins(&unattached, &self.pins)?;
         let mut undo = Vec::new();
         for (name, loaded) in &mut self.loaded {
             if loaded.attachment.is_some() {
@@ -299,10 +306,9 @@ impl Deployment {
                 retired.push(interface);
             }
         }
-        for interface in &retired {
-            self.loaded.remove(interface);
-            self.trials.remove(interface);
-        }
+        let stays = |interface: &String| hooks.iter().any(|hook| hook.interface == *interface);
+        self.loaded.retain(|interface, _| stays(interface));
+        self.trials.retain(|interface, _| stays(interface));
         Ok(retired)
     }
 
