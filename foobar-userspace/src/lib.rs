@@ -3,4 +3,9 @@
 
 pub mod admin;
 pub mod config;
+pub mod controller;
+pub mod explain;
+pub mod kernel;
+pub mod labels;
 pub mod routes;
+pub mod stable;
