@@ -73,7 +73,7 @@ impl Diagnostics {
         };
         Self {
             problems: vec![Diagnostic {
-                message: format!("cannot read {}: {error}", path.display()),
+                message: format!("cannot read {}: {}", path.display(), plain(error)),
                 path: path.to_owned(),
                 place: None,
                 help: vec![help.to_owned()],
@@ -293,6 +293,17 @@ impl Source {
             .path(self.path.to_string_lossy())
             .line_start(line + 1)
             .annotation(annotation)
+    }
+}
+
+/// Without `(os error 2)`.
+pub(super) fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        _ => error.to_string(),
     }
 }
 

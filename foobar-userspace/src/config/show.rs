@@ -118,8 +118,12 @@ fn policy_section(policy: &Policy) -> String {
         .iter()
         .map(|each| format!("  {},\n", rule(each)))
         .collect();
+    let rules = match rules.as_str() {
+        "" => String::new(),
+        rules => format!("rules = [\n{rules}]\n"),
+    };
     format!(
-        "\n[firewall.{}]\npolicy = \"{default}\"\nrules = [\n{rules}]\n",
+        "\n[firewall.{}]\npolicy = \"{default}\"\n{rules}",
         key(&policy.name)
     )
 }

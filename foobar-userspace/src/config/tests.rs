@@ -388,6 +388,31 @@ fn an_ipv6_vip_without_ipv6_backends_is_refused() {
 }
 
 #[test]
+fn an_endpoint_may_answer_for_one_service_of_each_family_and_protocol() {
+    let extra = |name, vip, proto| {
+        format!(
+            "[l4.{name}]\non = \"lb1\"\nvip = \"{vip}\"\nproto = \"{proto}\"\nbackends = [{{ host = \"web1\", port = 53 }}]\n"
+        )
+    };
+    let text = format!(
+        "{}\n{}{}{}",
+        ESTATE,
+        extra("a", "203.0.113.10:53", "tcp"),
+        extra("b", "[2001:db8::10]:53", "tcp"),
+        extra("c", "203.0.113.10:53", "udp")
+    );
+    assert!(read(&text).is_ok(), "{}", read(&text).expect_err("told"));
+    let text = format!("{text}{}", extra("d", "10.0.0.10:53", "udp"));
+    let told = read(&text)
+        .expect_err("web1:53/udp answers for c")
+        .to_string();
+    assert!(
+        told.contains("backend `web1:53` already answers for `l4.c`"),
+        "{told}"
+    );
+}
+
+#[test]
 fn rules_and_backends_may_be_written_as_sections() {
     let text = "version = 1\n[hosts]\nlb = { public = \"192.0.2.1\" }\na = { private = \"10.0.0.1\" }\n[nodes.lb.wan]\ndev = \"eth0\"\ningress = \"edge\"\n[firewall.edge]\npolicy = \"drop\"\n[[firewall.edge.rules]]\nname = \"web\"\nallow = [\n  \"tcp/80\", # plain\n]\n[l4.web]\non = \"lb\"\nvip = \"public:80\"\n[[l4.web.backends]]\nhost = \"a\"\nport = 80\n";
     let config = read(text).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
