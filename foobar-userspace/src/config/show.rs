@@ -128,7 +128,9 @@ fn policy_section(policy: &Policy) -> String {
     )
 }
 
-fn rule(rule: &Rule) -> String {
+/// A rule as the file would say it.
+#[must_use]
+pub fn rule(rule: &Rule) -> String {
     let mut keys = Keys::default();
     keys.text("name", &rule.name);
     let verb = match rule.action {
