@@ -30,7 +30,7 @@ pub use self::{
     diagnostics::{Diagnostic, Diagnostics},
     diff::diff,
     schema::schema,
-    show::show,
+    show::{rule as show_rule, show},
     words::Misread,
 };
 

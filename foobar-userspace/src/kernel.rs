@@ -2,6 +2,7 @@
 
 mod bpffs;
 pub mod clock;
+mod counters;
 mod device;
 mod error;
 mod link;
@@ -9,7 +10,6 @@ mod lock;
 mod object;
 pub mod pinned;
 mod plain;
-mod snapshot;
 mod table;
 mod trial;
 
@@ -23,6 +23,7 @@ use self::{
     object::{Blueprint, Fit, Purpose},
 };
 pub use self::{
+    counters::{Counters, Fill, Interface as InterfaceCounters},
     error::KernelError,
     lock::NodeLock,
     pinned::{Which, detach},
@@ -253,6 +254,13 @@ impl Deployment {
     /// # Errors
     /// Names the interface; interfaces that had no program before then have none again.
     pub fn attach(&mut self) -> Result<Vec<Attachment>, KernelError> {
+        let unattached: Vec<&Hook> = self
+            .loaded
+            .values()
+            .filter(|loaded| loaded.attachment.is_none())
+            .map(|loaded| &loaded.hook)
+            .collect();
+        link::rename_pins(&unattached, &self.pins)?;
         let mut undo = Vec::new();
         for (name, loaded) in &mut self.loaded {
             if loaded.attachment.is_some() {
@@ -298,10 +306,9 @@ impl Deployment {
                 retired.push(interface);
             }
         }
-        for interface in &retired {
-            self.loaded.remove(interface);
-            self.trials.remove(interface);
-        }
+        let stays = |interface: &String| hooks.iter().any(|hook| hook.interface == *interface);
+        self.loaded.retain(|interface, _| stays(interface));
+        self.trials.retain(|interface, _| stays(interface));
         Ok(retired)
     }
 

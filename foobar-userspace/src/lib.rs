@@ -8,4 +8,5 @@ pub mod explain;
 pub mod kernel;
 pub mod labels;
 pub mod routes;
+pub mod snapshot;
 pub mod stable;

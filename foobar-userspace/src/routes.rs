@@ -82,6 +82,8 @@ pub struct LinkInfo {
     pub mtu: u32,
     /// Up, with carrier.
     pub up: bool,
+    /// `vlan`, `bond`, `veth`, … as the kernel calls it; empty for a network card.
+    pub kind: String,
 }
 
 /// What changed; each holds the whole of its kind. All four come once at the start.

@@ -308,6 +308,61 @@ fn a_device_that_was_removed_and_came_back_is_served_again() {
 }
 
 #[test]
+fn a_renamed_interface_keeps_its_links() {
+    let lab = Lab::new();
+    let mut deployment = lab.open();
+    deployment.prepare(&[lab.hook()]).expect("programs load");
+    deployment.attach().expect("programs attach");
+    let before = lab.xdp();
+    let renamed = Hook {
+        interface: "outside".to_owned(),
+        ..lab.hook()
+    };
+    deployment
+        .prepare(std::slice::from_ref(&renamed))
+        .expect("programs load");
+    deployment.attach().expect("the link is replaced");
+    assert_ne!(lab.xdp(), before);
+    assert_eq!(
+        deployment.retire_all_but(&[renamed]).expect("nothing left"),
+        Vec::<String>::new()
+    );
+    assert_eq!(lab.pinned("links"), ["outside-egress", "outside-ingress"]);
+    assert!(lab.xdp().is_some());
+    assert_eq!(deployment.attachments().len(), 1);
+    drop(deployment);
+
+    let link = lab.pins().join("links/outside-ingress");
+    fs::rename(&link, link.with_file_name("wan-ingress~")).expect("as a crash would leave it");
+    let mut restarted = lab.open();
+    restarted.prepare(&[lab.hook()]).expect("programs load");
+    restarted.attach().expect("the link is found again");
+}
+
+#[test]
+fn two_interfaces_may_swap_their_names() {
+    let lab = Lab::new();
+    assert!(lab.run("ip", &["link", "add", "eth1", "type", "veth", "peer", "name", "eth2"]));
+    let on = |interface: &str, device: &str, id| Hook {
+        id,
+        interface: interface.to_owned(),
+        device: device.to_owned(),
+        mode: XdpMode::Auto,
+    };
+    for hooks in [
+        [on("wan", "eth0", 0), on("lan", "eth1", 1)],
+        [on("wan", "eth1", 2), on("lan", "eth0", 3)],
+    ] {
+        let mut deployment = lab.open();
+        deployment.prepare(&hooks).expect("programs load");
+        let attachments = deployment.attach().expect("programs attach");
+        assert_eq!(attachments.len(), 2);
+        assert_eq!(lab.pinned("links").len(), 4);
+        assert!(lab.xdp().is_some());
+    }
+}
+
+#[test]
 fn clsact_serves_where_there_is_no_tcx() {
     let lab = Lab::new();
     for _ in 0..2 {
@@ -493,7 +548,7 @@ fn every_table_takes_and_gives_back_what_it_is_for() {
     tables.rules.reset(9).expect("resets");
     drop(deployment);
 
-    let snapshot = kernel::pinned::snapshot(&lab.node).expect("readable without a controller");
+    let snapshot = foobar::snapshot::of_pins(&lab.node).expect("readable without a controller");
     assert_eq!(
         (
             snapshot.rules[0].policy.as_str(),

@@ -183,6 +183,7 @@ fn a_target_on_the_link_is_resolved_without_traffic() {
         assert_eq!(told.destination("fd09::2"), Some(NEIGHBOUR));
         assert_eq!(lan.mac, NODE);
         assert!(lan.up);
+        assert_eq!(lan.kind, "veth");
         assert!(router.link("wan").await.expect("an answer").is_none());
     });
 }
@@ -258,6 +259,31 @@ fn a_neighbour_that_moves_is_followed() {
             .ip("link set eth0 address 02:00:00:00:00:03");
         told.until("moved", |told| told.destination("10.9.0.2") == Some(MOVED))
             .await;
+    });
+}
+
+#[test]
+fn a_neighbour_that_falls_silent_is_noticed_without_traffic() {
+    watching(async |estate, router, mut told| {
+        for (name, value) in [
+            ("base_reachable_time_ms", 1000),
+            ("delay_first_probe_time", 1),
+        ] {
+            run(&format!("sysctl -qw net.ipv4.neigh.lan.{name}={value}"));
+        }
+        watch(&router, &["10.9.0.2"]);
+        told.until("resolved", |told| told.destination("10.9.0.2").is_some())
+            .await;
+        estate.neighbour.ip("address del 10.9.0.2/24 dev eth0");
+        told.until("silence", |told| {
+            told.trouble("10.9.0.2") == Some(Trouble::NoAnswer)
+        })
+        .await;
+        estate.neighbour.ip("address add 10.9.0.2/24 dev eth0");
+        told.until("back", |told| {
+            told.destination("10.9.0.2") == Some(NEIGHBOUR)
+        })
+        .await;
     });
 }
 

@@ -161,6 +161,14 @@ fn colour_is_there_when_asked_for() {
 }
 
 #[test]
+fn a_name_cannot_speak_to_the_terminal() {
+    let text = ESTATE.replacen(r#"ingress = "edge""#, r#"ingress = "\u001b[2Jedge""#, 1);
+    let told = read(&text).expect_err("unknown").render(false, 120);
+    assert!(told.contains("unknown policy"), "{told}");
+    assert!(!told.contains('\u{1b}'), "{told}");
+}
+
+#[test]
 fn a_file_that_is_not_there_says_how_to_begin() {
     let rendered = load(Path::new("/nonexistent/foobar.toml"))
         .expect_err("absent")
@@ -375,6 +383,31 @@ fn an_ipv6_vip_without_ipv6_backends_is_refused() {
     let told = read(&text).expect_err("nobody answers").to_string();
     assert!(
         told.contains("no backend has a private IPv6 address for the vip `[2001:db8::10]:8080`"),
+        "{told}"
+    );
+}
+
+#[test]
+fn an_endpoint_may_answer_for_one_service_of_each_family_and_protocol() {
+    let extra = |name, vip, proto| {
+        format!(
+            "[l4.{name}]\non = \"lb1\"\nvip = \"{vip}\"\nproto = \"{proto}\"\nbackends = [{{ host = \"web1\", port = 53 }}]\n"
+        )
+    };
+    let text = format!(
+        "{}\n{}{}{}",
+        ESTATE,
+        extra("a", "203.0.113.10:53", "tcp"),
+        extra("b", "[2001:db8::10]:53", "tcp"),
+        extra("c", "203.0.113.10:53", "udp")
+    );
+    assert!(read(&text).is_ok(), "{}", read(&text).expect_err("told"));
+    let text = format!("{text}{}", extra("d", "10.0.0.10:53", "udp"));
+    let told = read(&text)
+        .expect_err("web1:53/udp answers for c")
+        .to_string();
+    assert!(
+        told.contains("backend `web1:53` already answers for `l4.c`"),
         "{told}"
     );
 }

@@ -50,6 +50,12 @@ impl Pins {
             .join(format!("{}-{}", component(interface), direction.name()))
     }
 
+    /// A link on its way to another name.
+    pub fn moving(&self, interface: &str, direction: Direction) -> PathBuf {
+        self.links()
+            .join(format!("{}-{}~", component(interface), direction.name()))
+    }
+
     /// Puts `maps-next` in the place of `maps`.
     pub fn settle(&self) -> Result<(), KernelError> {
         let (maps, next) = (self.maps(), self.next_maps());
@@ -57,8 +63,15 @@ impl Pins {
         fs::rename(&next, &maps).map_err(|source| KernelError::path("rename", next, source))
     }
 
-    /// Ends a [`Self::settle`] that a crash cut short, clears away maps that never came into use.
+    /// Ends what a crash cut short: renamed links, and [`Self::settle`]; clears away maps that never came into use.
     pub fn recover(&self) -> Result<(), KernelError> {
+        for name in entries(&self.links())? {
+            if let Some(target) = name.strip_suffix('~') {
+                let moving = self.links().join(&name);
+                fs::rename(&moving, self.links().join(target))
+                    .map_err(|source| KernelError::path("rename", moving, source))?;
+            }
+        }
         let next = self.next_maps();
         if !next.exists() {
             return Ok(());

@@ -42,6 +42,41 @@ impl<M: Copy> Outcome<M> {
     }
 }
 
+/// Gives each pin the name that the interface on its device has now: an interface that was renamed keeps its links.
+pub(super) fn rename_pins(hooks: &[&Hook], pins: &Pins) -> Result<(), KernelError> {
+    let mut moves = Vec::new();
+    for hook in hooks {
+        let on_device = Device::named(&hook.device)?.and_then(|device| device.xdp);
+        let Some(on_device) = on_device else { continue };
+        for (interface, direction) in pins.pinned_links()? {
+            let path = pins.link(&interface, direction);
+            if direction == Direction::Ingress
+                && interface != hook.interface
+                && let Some(link) = pinned(&path, hook)?
+                && program_of(&link) == Some(on_device.program)
+            {
+                moves.push((interface, hook.interface.clone()));
+            }
+        }
+    }
+    let renamed = |from: &Path, to: &Path| match fs::rename(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(KernelError::path("rename", from, error))
+        }
+        _ => Ok(()),
+    };
+    // Over a name of its own, for two interfaces may have swapped theirs.
+    for direction in Direction::ALL {
+        for (old, new) in &moves {
+            renamed(&pins.link(old, direction), &pins.moving(new, direction))?;
+        }
+        for (_, new) in &moves {
+            renamed(&pins.moving(new, direction), &pins.link(new, direction))?;
+        }
+    }
+    Ok(())
+}
+
 /// Puts `program` on the hook's device, by atomic replacement where ours is there already.
 pub(super) fn attach_ingress(
     program: &mut Xdp,

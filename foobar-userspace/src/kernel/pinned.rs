@@ -3,12 +3,11 @@
 use foobar_ebpf::abi::LabelKey;
 
 use super::{
-    Direction, KernelError, NodeLock,
+    Counters, Direction, KernelError, NodeLock,
     bpffs::{self, Pins},
-    link, snapshot,
+    link,
     table::Tables,
 };
-use crate::admin::api::Snapshot;
 
 /// What [`detach`] takes away.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -77,9 +76,9 @@ pub fn detach(node: &str, which: &Which) -> Result<Vec<String>, KernelError> {
 ///
 /// # Errors
 /// [`KernelError::NotDeployed`] where nothing is pinned.
-pub fn snapshot(node: &str) -> Result<Snapshot, KernelError> {
+pub fn counters(node: &str) -> Result<Counters, KernelError> {
     let pins = deployed(node)?;
-    snapshot::take(node, &Tables::open(&pins.maps())?)
+    Tables::open(&pins.maps())?.counters()
 }
 
 pub(super) fn device_of(tables: &Tables, interface: &str) -> Result<Option<String>, KernelError> {

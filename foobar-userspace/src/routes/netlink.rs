@@ -9,11 +9,11 @@ use futures::TryStreamExt as _;
 use ipnet::IpNet;
 use rtnetlink::{
     Handle, IpVersion, RouteMessageBuilder,
-    packet_core::{NetlinkMessage, NetlinkPayload},
+    packet_core::{ErrorMessage, NetlinkMessage, NetlinkPayload},
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags},
-        link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+        link::{self, LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
         neighbour::{
             NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
         },
@@ -94,7 +94,7 @@ pub(super) async fn links(handle: &Handle) -> Result<HashMap<u32, Link>, RoutesE
         .map_err(RoutesError::asking("the links"))?;
     Ok(links
         .iter()
-        .map(link)
+        .map(link_of)
         .map(|link| (link.info.index, link))
         .collect())
 }
@@ -110,7 +110,7 @@ pub(super) async fn link_named(
         .find(|info| info.name == name))
 }
 
-fn link(message: &LinkMessage) -> Link {
+fn link_of(message: &LinkMessage) -> Link {
     let mut info = LinkInfo {
         index: message.header.index,
         name: String::new(),
@@ -120,12 +120,20 @@ fn link(message: &LinkMessage) -> Link {
             .header
             .flags
             .contains(LinkFlags::Up | LinkFlags::LowerUp),
+        kind: String::new(),
     };
     let mut has_mac = false;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => info.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => info.mtu = *mtu,
+            LinkAttribute::LinkInfo(details) => {
+                for detail in details {
+                    if let link::LinkInfo::Kind(kind) = detail {
+                        info.kind = kind.to_string();
+                    }
+                }
+            }
             LinkAttribute::Address(bytes) => {
                 if let Ok(mac) = Mac::try_from(bytes.as_slice()) {
                     info.mac = mac;
@@ -238,13 +246,12 @@ pub(super) async fn routes(handle: &Handle) -> Result<Vec<Route>, RoutesError> {
 }
 
 async fn main_table_decides(handle: &Handle, version: IpVersion) -> Result<bool, RoutesError> {
-    let rules: Vec<RuleMessage> = handle
-        .rule()
-        .get(version)
-        .execute()
-        .try_collect()
-        .await
-        .map_err(RoutesError::asking("the routing rules"))?;
+    let rules: Result<Vec<RuleMessage>, _> =
+        handle.rule().get(version).execute().try_collect().await;
+    let rules = match rules {
+        Err(rtnetlink::Error::NetlinkError(refusal)) if not_built(&refusal) => return Ok(true),
+        rules => rules.map_err(RoutesError::asking("the routing rules"))?,
+    };
     Ok(rules.iter().all(|rule| {
         let priority = rule
             .attributes
@@ -255,6 +262,13 @@ async fn main_table_decides(handle: &Handle, version: IpVersion) -> Result<bool,
             });
         matches!(priority.unwrap_or(0), 0 | 32_766 | 32_767)
     }))
+}
+
+/// A kernel without routing rules, or without IPv6.
+fn not_built(refusal: &ErrorMessage) -> bool {
+    refusal
+        .code
+        .is_some_and(|code| matches!(-code.get(), libc::EOPNOTSUPP | libc::EAFNOSUPPORT))
 }
 
 fn route(message: &RouteMessage) -> Option<Route> {
