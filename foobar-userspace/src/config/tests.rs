@@ -161,6 +161,37 @@ fn colour_is_there_when_asked_for() {
 }
 
 #[test]
+fn one_wrong_letter_is_not_told_many_times() {
+    let letters: Vec<char> = ESTATE.chars().collect();
+    for at in (0..letters.len()).filter(|at| !letters[*at].is_alphanumeric()) {
+        let text: String = letters[..at].iter().chain(&letters[at + 1..]).collect();
+        if let Err(diagnostics) = read(&text) {
+            let told = diagnostics.iter().len();
+            assert!(told <= 5, "without letter {at}: {told}\n{diagnostics}");
+        }
+    }
+}
+
+#[test]
+fn what_stands_apart_from_a_syntax_error_is_still_checked() {
+    let text = ESTATE
+        .replacen("web1 = { private = [", "web1 = { private = ", 1)
+        .replacen(
+            "edge = { policy = \"drop\"",
+            "edge = { policy = \"dorp\"",
+            1,
+        )
+        .replacen("every = \"2s\"", "every = \"2\"", 1)
+        .replacen("on = \"lb1\"", "on = lb1", 1);
+    let told = read(&text).expect_err("four mistakes");
+    let lines: Vec<_> = told
+        .iter()
+        .filter_map(|told| Some(told.place?.line))
+        .collect();
+    assert_eq!(lines, [4, 18, 27, 30], "{told}");
+}
+
+#[test]
 fn a_name_cannot_speak_to_the_terminal() {
     let text = ESTATE.replacen(r#"ingress = "edge""#, r#"ingress = "\u001b[2Jedge""#, 1);
     let told = read(&text).expect_err("unknown").render(false, 120);
