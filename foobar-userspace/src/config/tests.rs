@@ -444,6 +444,53 @@ fn an_endpoint_may_answer_for_one_service_of_each_family_and_protocol() {
 }
 
 #[test]
+fn more_than_the_kernels_tables_hold_is_refused() {
+    let many = |count: u32, one: fn(u32) -> String| (0..count).map(one).collect::<String>();
+    let sets = many(foobar_ebpf::abi::MAX_SETS, |n| format!("s{n} = {{}}\n"));
+    let interfaces = many(foobar_ebpf::abi::MAX_INTERFACES + 1, |n| {
+        format!("i{n} = {{ dev = \"eth{n}\" }}\n")
+    });
+    let services = many(foobar_ebpf::abi::MAX_VIPS / 2, |n| {
+        format!(
+            "[l4.s{n}]\non = \"lb1\"\nvip = \"public:{0}\"\nbackends = [{{ host = \"web1\", port = {0} }}]\n",
+            n + 10_000
+        )
+    });
+    for (text, phrase) in [
+        (
+            ESTATE.replacen("[sets]\n", &format!("[sets]\n{sets}"), 1),
+            "more than 64 sets",
+        ),
+        (
+            ESTATE.replacen(
+                "[firewall]",
+                &format!("[nodes.web3]\n{interfaces}[firewall]"),
+                1,
+            ),
+            "more than 16 interfaces",
+        ),
+        (
+            format!("{ESTATE}\n{services}"),
+            "node `lb1` has more than 256 vips",
+        ),
+    ] {
+        let told = read(&text).expect_err(phrase);
+        assert_eq!(told.iter().len(), 1, "{told}");
+        assert!(told.to_string().contains(phrase), "{told}");
+    }
+}
+
+#[test]
+fn names_that_fit_no_label_are_refused() {
+    let text = ESTATE
+        .replace("web1", "a-host-with-a-name-of-32-letters")
+        .replacen("[l4.plain]", "[l4.a-service-with-a-name-of-32-letter]", 1)
+        .replace("fd00::11", "fd00:1111:2222:3333:4444:5555:6666:7777");
+    let told = read(&text).expect_err("too long").to_string();
+    assert!(told.contains("letters too long together"), "{told}");
+}
+
+#[test]
 fn rules_and_backends_may_be_written_as_sections() {
     let text = "version = 1\n[hosts]\nlb = { public = \"192.0.2.1\" }\na = { private = \"10.0.0.1\" }\n[nodes.lb.wan]\ndev = \"eth0\"\ningress = \"edge\"\n[firewall.edge]\npolicy = \"drop\"\n[[firewall.edge.rules]]\nname = \"web\"\nallow = [\n  \"tcp/80\", # plain\n]\n[l4.web]\non = \"lb\"\nvip = \"public:80\"\n[[l4.web.backends]]\nhost = \"a\"\nport = 80\n";
     let config = read(text).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
