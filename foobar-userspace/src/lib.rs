@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod admin;
+pub mod balancer;
 pub mod config;
 pub mod controller;
 pub mod explain;
