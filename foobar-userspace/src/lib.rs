@@ -3,5 +3,6 @@
 
 pub mod admin;
 pub mod config;
+pub mod firewall;
 pub mod labels;
 pub mod stable;
