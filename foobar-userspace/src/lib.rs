@@ -6,6 +6,7 @@ pub mod balancer;
 pub mod config;
 pub mod controller;
 pub mod explain;
+pub mod firewall;
 pub mod kernel;
 pub mod labels;
 pub mod routes;
