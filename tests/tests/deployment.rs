@@ -342,7 +342,12 @@ fn a_renamed_interface_keeps_its_links() {
 #[test]
 fn two_interfaces_may_swap_their_names() {
     let lab = Lab::new();
-    assert!(lab.run("ip", &["link", "add", "eth1", "type", "veth", "peer", "name", "eth2"]));
+    assert!(lab.run(
+        "ip",
+        &[
+            "link", "add", "eth1", "type", "veth", "peer", "name", "eth2"
+        ]
+    ));
     let on = |interface: &str, device: &str, id| Hook {
         id,
         interface: interface.to_owned(),
