@@ -6,13 +6,14 @@ pub mod checks;
 mod estate;
 pub mod hops;
 mod members;
+mod memory;
 pub mod notify;
 mod rules;
 pub mod secret;
 mod status;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     error::Error,
     net::IpAddr,
     path::PathBuf,
@@ -30,7 +31,8 @@ use self::{
     balancing::Balancing,
     checks::{Checks, Observation},
     estate::{Estate, EstateError},
-    members::Members,
+    members::{Members, Now},
+    memory::Memory,
     notify::{State, notify},
     secret::SecretError,
     status::Troubles,
@@ -40,9 +42,13 @@ use crate::{
         Question,
         api::{Apply, Packet, Refusal, Reloaded, Request, Response},
     },
+    balancer::Ring,
     config::{self, Diagnostics},
     explain,
-    kernel::{self, Deployment, Direction, HashKeys, KernelError, NodeLock, Origin, clock},
+    kernel::{
+        self, Deployment, Direction, HashKeys, KernelError, NodeLock, Origin, Table, Tables, clock,
+    },
+    labels::Labels,
     routes::{Event, NextHop, Router, RoutesError},
     snapshot,
 };
@@ -126,6 +132,8 @@ struct Inbox {
 struct Controller {
     options: Options,
     keys: HashKeys,
+    /// Where [`Memory`] is kept.
+    directory: PathBuf,
     started: Instant,
     loaded_at: SystemTime,
     deployment: Deployment,
@@ -146,12 +154,14 @@ struct Controller {
 impl Controller {
     async fn start(options: Options, lock: NodeLock) -> Result<(Self, Inbox), RunError> {
         let config = config::load(&options.config)?;
-        let keys = secret::hash_keys(&secret::state_directory(&options.node))?;
+        let directory = secret::state_directory(&options.node);
+        let keys = secret::hash_keys(&directory)?;
         // Before anything is opened: a configuration that does not compile changes nothing.
         let draft = Estate::compile(config, &options.node, Default::default(), 1)?;
         let deployment =
             task::block_in_place(|| Deployment::open(&options.node, keys, draft.sizes()))?;
-        let labels = deployment.tables().labels_for_adoption()?;
+        let pinned = deployment.tables().labels.contents()?;
+        let labels = Labels::restore(pinned);
         let estate = Estate::compile(draft.config, &options.node, labels, 1)?;
         let (router, events) = Router::start().await?;
         let (checks, observations) = Checks::new(probe);
@@ -165,10 +175,28 @@ impl Controller {
                 ),
             );
         }
-        let balancing = Balancing::restore(&estate.plan, deployment.tables())?;
-        let members = Members::restore(&estate, deployment.tables())?;
+        let memory = Memory::recall(&directory).unwrap_or_else(|error| {
+            troubles.note(
+                "memory",
+                format!(
+                    "what was said before the restart is lost: cannot read {}: {error}",
+                    directory.display()
+                ),
+            );
+            Memory::default()
+        });
+        let tables = deployment.tables();
+        let balancing = Balancing::restore(
+            estate.plan.clone(),
+            memory.wishes,
+            &tables.label_texts()?,
+            |vip| tables.ring(vip),
+            Instant::now(),
+        )?;
+        let members = Members::new(estate.sets(), &memory.added);
         let mut controller = Self {
             keys,
+            directory,
             started: Instant::now(),
             loaded_at: SystemTime::now(),
             desired: Desired::default(),
@@ -288,7 +316,7 @@ impl Controller {
             vips_v6: estate.plan.vips_v6.clone(),
             returns_v4: estate.plan.returns_v4.clone(),
             returns_v6: estate.plan.returns_v6.clone(),
-            sets: members.tables(clock::coarse()),
+            sets: members.tables(),
         }
     }
 
@@ -296,12 +324,13 @@ impl Controller {
     fn aim(&mut self) {
         self.checks.aim(self.balancing.aims());
         let wanted = self.wanted.keys().copied();
-        let targets: BTreeSet<IpAddr> = self.balancing.targets().into_iter().chain(wanted).collect();
+        let targets: BTreeSet<IpAddr> =
+            self.balancing.targets().into_iter().chain(wanted).collect();
         self.router.watch(targets);
     }
 
     fn observe(&mut self, observation: Observation<u32>) {
-        if self.balancing.observe(observation) {
+        if self.balancing.observe(observation, Instant::now()) {
             self.bring_balancing();
         }
     }
@@ -334,7 +363,9 @@ impl Controller {
                         Some(trouble) if before != Some(trouble) => {
                             tracing::warn!(%target, "no next hop: {trouble}");
                         }
-                        None if before.is_some() => tracing::info!(%target, device = hop.device, "next hop found"),
+                        None if before.is_some() => {
+                            tracing::info!(%target, device = hop.device, "next hop found")
+                        }
                         _ => {}
                     }
                 }
@@ -352,18 +383,20 @@ impl Controller {
 
     fn tick(&mut self) {
         let now = Instant::now();
-        if self.balancing.in_transition() {
+        if self.balancing.is_due(now) {
             match self.deployment.tables().remembered_flows() {
                 Ok(flows) => {
-                    if self.balancing.settle(&flows, clock::coarse()) {
+                    let second = clock::coarse() / 1_000_000_000;
+                    if self.balancing.settle(&flows, second, now) {
                         self.bring_balancing();
                     }
                 }
                 Err(error) => tracing::warn!("{}", chain(&error)),
             }
         }
-        if self.members.expire(clock::coarse()) {
+        if self.members.expire(SystemTime::now()) {
             self.bring_members();
+            self.keep_memory();
         }
         match hops::take_wanted(self.deployment.tables_mut()) {
             Ok(wanted) => self.want(wanted, now),
@@ -399,13 +432,51 @@ impl Controller {
     }
 
     fn bring_members(&mut self) {
-        let sets = self.members.tables(clock::coarse());
-        match apply_sets(self.deployment.tables_mut(), &sets) {
+        let sets = self.members.tables();
+        match apply_sets(self.deployment.tables_mut(), &self.desired.sets, &sets) {
             Ok(()) => {
                 self.desired.sets = sets;
                 self.troubles.clear("sets");
             }
             Err(error) => self.troubles.grave("sets", chain(&error)),
+        }
+    }
+
+    /// Changes sets by command: all of it, or nothing but what went into the packet path's own table.
+    fn change_members(
+        &mut self,
+        change: impl FnOnce(&mut Members, &mut Tables) -> Result<String, Refusal>,
+    ) -> Result<Response, Refusal> {
+        let mut next = self.members.clone();
+        let tables = self.deployment.tables_mut();
+        let message = change(&mut next, tables)?;
+        let sets = next.tables();
+        if let Err(error) = apply_sets(tables, &self.desired.sets, &sets) {
+            // What was written of it is taken back by the difference the other way.
+            let _ = apply_sets(tables, &sets, &self.desired.sets);
+            return Err(refusal(&error));
+        }
+        self.desired.sets = sets;
+        self.members = next;
+        self.keep_memory();
+        tracing::info!("{message}");
+        Ok(Response::Done { message })
+    }
+
+    fn keep_memory(&mut self) {
+        let memory = Memory {
+            wishes: self.balancing.wishes().clone(),
+            added: self.members.added(),
+        };
+        match memory.keep(&self.directory) {
+            Ok(()) => self.troubles.clear("memory"),
+            Err(error) => self.troubles.note(
+                "memory",
+                format!(
+                    "a restart will not know what was said since: cannot write to {}: {error}",
+                    self.directory.display()
+                ),
+            ),
         }
     }
 
@@ -442,11 +513,12 @@ impl Controller {
             })?;
         let generation = self.estate.ruleset.generation + 1;
         let labels = self.estate.labels.clone();
-        let next = Estate::compile(config, &self.options.node, labels, generation).map_err(
-            |error| Refusal::BadConfiguration {
-                rendered: chain(&error),
-            },
-        )?;
+        let next =
+            Estate::compile(config, &self.options.node, labels, generation).map_err(|error| {
+                Refusal::BadConfiguration {
+                    rendered: chain(&error),
+                }
+            })?;
         let changes = config::diff(&self.estate.config, &next.config);
         if how == Apply::DryRun {
             return Ok(Reloaded {
@@ -455,8 +527,8 @@ impl Controller {
                 changes,
             });
         }
-        let balancing = self.balancing.replanned(&next.plan);
-        let members = self.members.reloaded(&next);
+        let balancing = self.balancing.replanned(next.plan.clone(), Instant::now());
+        let members = Members::new(next.sets(), &self.members.added());
         let desired = self.desire(&next, &balancing, &members);
         self.bring_all(&desired, &next)?;
         if self.estate.config.admin != next.config.admin {
@@ -513,7 +585,7 @@ fn bring_balancing(
     deployment: &mut Deployment,
     present: &Desired,
     backends: &BTreeMap<u32, foobar_ebpf::abi::Backend>,
-    rings: &BTreeMap<u32, apply::Ring>,
+    rings: &BTreeMap<u32, Ring>,
 ) -> Result<(), KernelError> {
     let tables = deployment.tables_mut();
     for (id, backend) in backends {
@@ -547,25 +619,27 @@ impl Controller {
 
     fn respond(&mut self, request: Request) -> Result<Response, Refusal> {
         match request {
-            Request::Status => self.status().map(|status| Response::Status(Box::new(status))),
+            Request::Status => self
+                .status()
+                .map(|status| Response::Status(Box::new(status))),
             Request::Snapshot => snapshot_of(&self.options.node, &self.balancing),
             Request::Reload { apply } => self.reload(apply).map(Response::Reloaded),
             Request::Rules => self.rule_lines().map(Response::Rules),
             Request::Sets => self
                 .members
-                .lines(self.deployment.tables())
+                .lines(self.deployment.tables(), clock::coarse())
                 .map(Response::Sets)
                 .map_err(|error| refusal(&error)),
             Request::SetElements { set } => self
                 .members
-                .elements(&set, self.deployment.tables())
+                .elements(&set, self.deployment.tables(), now())
                 .map(Response::SetElements),
             Request::SetAdd {
                 set,
                 elements,
                 timeout,
             } => self.change_members(|members, tables| {
-                members.add(&set, &elements, timeout, tables)
+                members.add(&set, &elements, timeout, now(), tables)
             }),
             Request::SetDelete { set, elements } => {
                 self.change_members(|members, tables| members.delete(&set, &elements, tables))
@@ -578,9 +652,11 @@ impl Controller {
                 backend,
                 wish,
             } => {
-                let message = self.balancing.wish(&service, &backend, wish)?;
+                let message = self
+                    .balancing
+                    .wish(&service, &backend, wish, Instant::now())?;
                 self.bring_balancing();
-                self.aim();
+                self.keep_memory();
                 tracing::info!("{message}");
                 Ok(Response::Done { message })
             }
@@ -664,6 +740,13 @@ fn probe(
             .await
             .map_err(|error| chain(&error))
     })
+}
+
+fn now() -> Now {
+    Now {
+        coarse: clock::coarse(),
+        wall: SystemTime::now(),
+    }
 }
 
 fn refusal(error: &KernelError) -> Refusal {

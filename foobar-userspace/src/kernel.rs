@@ -219,7 +219,11 @@ impl Deployment {
     pub fn holds(&self, sizes: Sizes) -> bool {
         let tables = &self.tables;
         tables.set_hosts_v4.max().min(tables.set_hosts_v6.max()) >= sizes.set_hosts
-            && tables.set_prefixes_v4.max().min(tables.set_prefixes_v6.max()) >= sizes.set_prefixes
+            && tables
+                .set_prefixes_v4
+                .max()
+                .min(tables.set_prefixes_v6.max())
+                >= sizes.set_prefixes
             && tables.jail_v4.max().min(tables.jail_v6.max()) >= sizes.jail
     }
 

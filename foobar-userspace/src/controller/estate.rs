@@ -7,10 +7,10 @@ use foobar_ebpf::abi::{LabelKey, SET_HOSTS, SET_PREFIXES};
 use super::rules;
 use crate::{
     balancer::{self, Plan},
-    config::{Config, Interface},
+    config::{self, Config, Interface},
     firewall::{self, CompileError, Ruleset},
     kernel::{Hook, Sizes},
-    labels::Labels,
+    labels::{Kind, Labels},
 };
 
 #[derive(Clone, Debug)]
@@ -89,6 +89,22 @@ impl Estate {
             .collect()
     }
 
+    /// The services that this node balances.
+    pub fn services(&self) -> impl Iterator<Item = &config::L4Service> {
+        self.config
+            .l4
+            .values()
+            .filter(|service| service.on == self.node)
+    }
+
+    /// The sets with their ids.
+    pub fn sets(&self) -> impl Iterator<Item = (&config::Set, u32)> {
+        self.config.sets.values().filter_map(|set| {
+            let id = self.labels.find(Kind::Set, &set.name)?;
+            Some((set, id))
+        })
+    }
+
     /// Room for twice what the file and its lists hold: the rest is for the command line.
     pub fn sizes(&self) -> Sizes {
         let elements: usize = self
@@ -128,24 +144,19 @@ impl Estate {
                     .iter()
                     .map(|rule| format!("+ rule {}/{}", policy.name, rule.name))
             });
-        let services = self
-            .config
-            .l4
-            .values()
-            .filter(|service| service.on == self.node)
-            .flat_map(|service| {
-                let vips = service
-                    .vips
-                    .iter()
-                    .map(|vip| format!("+ vip l4.{} {vip}", service.name));
-                let backends = service.backends.iter().map(|backend| {
-                    format!(
-                        "+ backend l4.{} {}:{}",
-                        service.name, backend.host, backend.port
-                    )
-                });
-                vips.chain(backends).collect::<Vec<_>>()
+        let services = self.services().flat_map(|service| {
+            let vips = service
+                .vips
+                .iter()
+                .map(|vip| format!("+ vip l4.{} {vip}", service.name));
+            let backends = service.backends.iter().map(|backend| {
+                format!(
+                    "+ backend l4.{} {}:{}",
+                    service.name, backend.host, backend.port
+                )
             });
+            vips.chain(backends).collect::<Vec<_>>()
+        });
         interfaces.chain(policies).chain(services).collect()
     }
 }

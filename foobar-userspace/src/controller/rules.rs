@@ -89,9 +89,9 @@ pub fn explanation(
             Direction::Ingress => interface.ingress.clone(),
             Direction::Egress => interface.egress.clone(),
         },
-        rule: rules
-            .into_iter()
-            .find(|line| rule.as_deref() == Some(&*labels::fit(&labels::rule(&line.policy, &line.rule)))),
+        rule: rules.into_iter().find(|line| {
+            rule.as_deref() == Some(&*labels::fit(&labels::rule(&line.policy, &line.rule)))
+        }),
         set: name(Kind::Set, trial.trace.set),
         tokens_left: (trial.trace.tokens != u64::MAX).then_some(trial.trace.tokens),
         vip: name(Kind::Vip, trial.trace.vip),
@@ -130,12 +130,7 @@ impl Verdict {
 /// `foobar.toml:38:3`
 fn place(file: &Path, place: config::Place) -> String {
     let name = file.file_name().unwrap_or(file.as_os_str());
-    format!(
-        "{}:{}:{}",
-        name.to_string_lossy(),
-        place.line,
-        place.column
-    )
+    format!("{}:{}:{}", name.to_string_lossy(), place.line, place.column)
 }
 
 /// The labels of what a ruleset counts, of those ids alone that it uses.

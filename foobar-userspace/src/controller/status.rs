@@ -1,7 +1,7 @@
 //! How the controller is, in the words of the administration.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     process,
     time::{Duration, UNIX_EPOCH},
 };
@@ -43,7 +43,10 @@ impl Troubles {
     }
 
     fn set(&mut self, cause: &'static str, text: String, grave: bool) {
-        let known = self.0.get(cause).is_some_and(|trouble| trouble.text == text);
+        let known = self
+            .0
+            .get(cause)
+            .is_some_and(|trouble| trouble.text == text);
         if !known {
             tracing::warn!(cause, "{text}");
         }
@@ -65,6 +68,7 @@ impl Controller {
         remarks.extend(kernel::warnings().into_iter().map(Remark::note));
         remarks.extend(self.about_interfaces().map_err(|error| refusal(&error))?);
         remarks.extend(self.balancing.remarks(&self.hops));
+        remarks.extend(self.about_kinds());
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.options.node.clone(),
@@ -113,6 +117,38 @@ impl Controller {
                 }
             })
             .collect()
+    }
+
+    /// Identical servers share their faults.
+    fn about_kinds(&self) -> Vec<Remark> {
+        let mut remarks = Vec::new();
+        for service in self.estate.services() {
+            let kinds = |only_up: bool| -> BTreeSet<&str> {
+                service
+                    .backends
+                    .iter()
+                    .filter(|backend| {
+                        !only_up
+                            || self.balancing.is_up(
+                                &service.name,
+                                &backend.host,
+                                backend.port.get(),
+                            )
+                    })
+                    .map(|backend| backend.kind.as_deref().unwrap_or_default())
+                    .collect()
+            };
+            if let (true, [kind]) = (
+                kinds(false).len() > 1,
+                kinds(true).into_iter().collect::<Vec<_>>().as_slice(),
+            ) {
+                remarks.push(Remark::note(format!(
+                    "l4.{}: all backends that are up are of the kind `{kind}`; what breaks one may break all",
+                    service.name
+                )));
+            }
+        }
+        remarks
     }
 
     fn about_interfaces(&self) -> Result<Vec<Remark>, KernelError> {

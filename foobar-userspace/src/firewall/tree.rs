@@ -312,8 +312,8 @@ fn promising(dim: usize, fields: &[Field], region: &Region) -> Vec<Cut> {
         // Ranges that begin and end anywhere are told apart by the highest bits, of which none need be decided.
         if width == PORT
             && let Some(top) = (0..width)
-            .rev()
-            .find(|bit| region.mask[dim] >> bit & 1 == 0)
+                .rev()
+                .find(|bit| region.mask[dim] >> bit & 1 == 0)
             && top + 1 >= bits
         {
             let cut = Cut {
