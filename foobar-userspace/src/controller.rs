@@ -57,6 +57,8 @@ use crate::{
 pub struct Options {
     pub config: PathBuf,
     pub node: String,
+    /// Where what outlives a reboot is kept; `None`: [`secret::state_directory`].
+    pub state: Option<PathBuf>,
 }
 
 /// Why the controller does not run.
@@ -154,7 +156,10 @@ struct Controller {
 impl Controller {
     async fn start(options: Options, lock: NodeLock) -> Result<(Self, Inbox), RunError> {
         let config = config::load(&options.config)?;
-        let directory = secret::state_directory(&options.node);
+        let directory = options
+            .state
+            .clone()
+            .unwrap_or_else(|| secret::state_directory(&options.node));
         let keys = secret::hash_keys(&directory)?;
         // Before anything is opened: a configuration that does not compile changes nothing.
         let draft = Estate::compile(config, &options.node, Default::default(), 1)?;

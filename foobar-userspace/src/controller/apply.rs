@@ -92,6 +92,18 @@ fn introduce(tables: &mut Tables, desired: &Desired) -> Result<Leftovers, Kernel
 fn remove(tables: &mut Tables, desired: &Desired, leftovers: Leftovers) -> Result<(), KernelError> {
     remove_from(&mut tables.vips_v4, leftovers.vips_v4)?;
     remove_from(&mut tables.vips_v6, leftovers.vips_v6)?;
+    let v4 = leftovers
+        .returns_v4
+        .iter()
+        .map(|key| tables.returns_v4.get(*key));
+    let v6 = leftovers
+        .returns_v6
+        .iter()
+        .map(|key| tables.returns_v6.get(*key));
+    let gone = v4.chain(v6).collect::<Result<Vec<_>, _>>()?;
+    for back in gone.into_iter().flatten() {
+        tables.bequeath(back.backend, back.vip)?;
+    }
     remove_from(&mut tables.returns_v4, leftovers.returns_v4)?;
     remove_from(&mut tables.returns_v6, leftovers.returns_v6)?;
     for key in &leftovers.labels {
