@@ -64,6 +64,8 @@ pub mod program {
     pub const EGRESS: &str = "egress";
 }
 
+/// Raised when what the maps hold changes its meaning and not its size: a new controller then does not adopt the old ones.
+pub const LAYOUT: u32 = 1;
 /// Words of [`global::HASH_KEYS`].
 pub const HASH_KEYS: usize = 7;
 pub const MAX_INTERFACES: u32 = 16;

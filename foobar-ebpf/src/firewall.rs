@@ -4,314 +4,412 @@
 
 use crate::{
     abi::{SetInfo, Trace, ruleset},
-    family::Family,
     packet::{Packet, Parse},
     tables::{Direction, Ruleset, Tables, TablesOf},
     verdict::Reason,
     wire::tcp,
 };
 
-/// What the policy says of a packet.
+/// What the policy says of a packet, and why.
+///
+/// Not a payload in some of an enum's variants: LLVM fills what a variant lacks with any register, and the verifier
+/// refuses arithmetic on a pointer even where nobody looks at the result.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Ruling {
-    Admitted(Reason),
+pub struct Ruling {
+    pub outcome: Outcome,
+    pub reason: Reason,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    Admitted,
     /// A rule dropped it: nothing else may let it live.
-    Refused(Reason),
+    Refused,
     /// No rule matched and the policy drops.
     Unmatched,
 }
 
-/// The action of the first rule that matches, and the set that made it match.
-#[derive(Clone, Copy)]
-struct Found {
-    action: u32,
-    set: u32,
+impl Ruling {
+    const fn admitted(reason: Reason) -> Self {
+        Self {
+            outcome: Outcome::Admitted,
+            reason,
+        }
+    }
+
+    const fn refused(reason: Reason) -> Self {
+        Self {
+            outcome: Outcome::Refused,
+            reason,
+        }
+    }
+
+    const UNMATCHED: Self = Self {
+        outcome: Outcome::Unmatched,
+        reason: Reason::PolicyDrop,
+    };
 }
 
-/// The policy of the packet's interface in one direction.
-///
-/// # Errors
-/// [`Reason::Internal`]: no ruleset, or one that contradicts itself.
+/// The offset of no action.
+const NO_ACTION: u32 = 0;
+/// The ruleset contradicts itself: an action outside of it.
+const BROKEN: u32 = u32::MAX;
+
+/// The policy of the packet's interface in one direction. Without a ruleset, or with one that contradicts itself,
+/// everything is refused for [`Reason::Internal`].
 #[inline(always)]
 pub fn decide<F: Parse, T: Tables + TablesOf<F>>(
     packet: &Packet<F>,
+    walk: &mut Walk,
     tables: &mut T,
     direction: Direction,
-) -> Result<Ruling, Reason> {
-    let ruleset = tables.ruleset().ok_or(Reason::Internal)?;
-    let Some(policy) = policy(&ruleset, tables.interface(), direction)? else {
-        return Ok(Ruling::Admitted(Reason::NoPolicy));
+) -> Ruling {
+    let Some(ruleset) = tables.ruleset() else {
+        return Ruling::refused(Reason::Internal);
     };
-    match first_match(&ruleset, policy, packet, tables)? {
-        Some(found) => act(&ruleset, found, packet, tables),
-        None if default(&ruleset, policy)? == ruleset::ALLOW => {
-            Ok(Ruling::Admitted(Reason::PolicyAllow))
-        }
-        None => Ok(Ruling::Unmatched),
+    let policy = policy(&ruleset, tables.interface(), direction);
+    if policy == NO_POLICY {
+        return Ruling::admitted(Reason::NoPolicy);
+    }
+    let action = first_match(&ruleset, policy, packet, walk, tables);
+    if action != NO_ACTION {
+        let Some(words) = ruleset.words::<3>(action).copied() else {
+            return Ruling::refused(Reason::Internal);
+        };
+        act(words, walk.set, packet, tables)
+    } else if allows_by_default(&ruleset, policy) {
+        Ruling::admitted(Reason::PolicyAllow)
+    } else {
+        Ruling::UNMATCHED
     }
 }
 
 /// Whether the policy of a direction would admit the packet, limits aside.
-///
-/// # Errors
-/// As [`decide`].
 #[inline(always)]
 pub fn would_admit<F: Parse, T: Tables + TablesOf<F>>(
     packet: &Packet<F>,
+    walk: &mut Walk,
     tables: &T,
     direction: Direction,
-) -> Result<bool, Reason> {
-    let ruleset = tables.ruleset().ok_or(Reason::Internal)?;
-    let Some(policy) = policy(&ruleset, tables.interface(), direction)? else {
-        return Ok(true);
+) -> bool {
+    let Some(ruleset) = tables.ruleset() else {
+        return false;
     };
-    match first_match(&ruleset, policy, packet, tables)? {
-        Some(found) => {
-            let [word, ..] = ruleset.words::<3>(found.action).ok_or(Reason::Internal)?;
-            Ok(*word & 1 == ruleset::ALLOW)
-        }
-        None => Ok(default(&ruleset, policy)? == ruleset::ALLOW),
+    let policy = policy(&ruleset, tables.interface(), direction);
+    if policy == NO_POLICY {
+        return true;
     }
+    let action = first_match(&ruleset, policy, packet, walk, tables);
+    if action == NO_ACTION {
+        return allows_by_default(&ruleset, policy);
+    }
+    matches!(ruleset.words::<1>(action), Some([word]) if *word & 1 == ruleset::ALLOW)
 }
 
+/// An offset that no policy has.
+const NO_POLICY: u32 = 0;
+
+/// An entry outside of the ruleset leads outside of it.
 #[inline(always)]
-fn policy<R: Ruleset>(
-    ruleset: &R,
-    interface: u32,
-    direction: Direction,
-) -> Result<Option<u32>, Reason> {
+fn policy<R: Ruleset>(ruleset: &R, interface: u32, direction: Direction) -> u32 {
     let entry = ruleset::DIRECTORY + interface * 2 + direction as u32;
-    let [offset] = ruleset.words::<1>(entry).ok_or(Reason::Internal)?;
-    Ok((*offset != 0).then_some(*offset as u32))
+    ruleset
+        .words::<1>(entry)
+        .map_or(u32::MAX, |[offset]| *offset as u32)
 }
 
 #[inline(always)]
-fn default<R: Ruleset>(ruleset: &R, policy: u32) -> Result<u64, Reason> {
-    let [action] = ruleset.words::<1>(policy).ok_or(Reason::Internal)?;
-    Ok(*action)
+fn allows_by_default<R: Ruleset>(ruleset: &R, policy: u32) -> bool {
+    matches!(ruleset.words::<1>(policy), Some([action]) if *action == ruleset::ALLOW)
 }
 
-/// Walks the forest's trees in order of their smallest rule, keeping the smallest order that matched.
-// A function of its own in the kernel, for its stack and for the verifier's sake: it is walked once per caller.
+/// The action of the first rule that matches: walks the forest's trees in order of their smallest rule, keeping the
+/// smallest order that matched.
 #[inline(never)]
 fn first_match<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
     ruleset: &R,
     policy: u32,
     packet: &Packet<F>,
+    walk: &mut Walk,
     tables: &T,
-) -> Result<Option<Found>, Reason> {
-    let [forest] = ruleset
-        .words::<1>(policy + F::FOREST)
-        .ok_or(Reason::Internal)?;
-    let forest = *forest as u32;
-    let [trees] = ruleset.words::<1>(forest).ok_or(Reason::Internal)?;
-    let mut tree = forest + 1;
-    let last_tree = forest + *trees as u32;
-    let mut membership = Membership::default();
-    let mut best = Found {
-        action: 0,
-        set: Trace::NONE,
+) -> u32 {
+    let Some([forest]) = ruleset.words::<1>(policy.saturating_add(F::FOREST)) else {
+        return BROKEN;
     };
-    let mut best_order = u32::MAX;
-    let mut at = 0_u32;
-    let mut records = 0_u32;
-    for _ in 0..ruleset::BUDGET + ruleset::MAX_TREES + 1 {
-        if records != 0 {
-            let [order_action] = ruleset
-                .words::<1>(at + F::RECORD_ADDRESSES + 2)
-                .ok_or(Reason::Internal)?;
-            let order = *order_action as u32;
-            if order >= best_order {
-                records = 0;
-                at = 0;
-                continue;
-            }
-            if let Some(set) =
-                matches_record::<F, T, R>(ruleset, at, packet, tables, &mut membership)?
-            {
-                best_order = order;
-                best = Found {
-                    action: (*order_action >> 32) as u32,
-                    set,
-                };
-                records = 0;
-                at = 0;
-                continue;
-            }
-            records -= 1;
-            at += F::RECORD_ADDRESSES + 3;
-            if records == 0 {
-                at = 0;
-            }
-        } else if at != 0 {
-            let [node] = ruleset.words::<1>(at).ok_or(Reason::Internal)?;
-            let base = (*node >> 32) as u32;
-            if *node & 1 != 0 {
-                records = (*node >> 8) as u32 & 0xff_ffff;
-                at = if records == 0 { 0 } else { base };
-            } else {
-                let dim = (*node >> 8) as u32 & (F::DIMS - 1);
-                let shift = (*node >> 16) as u32 & 31;
-                let bits = (*node >> 24) as u32 & 15;
-                at = base + (packet.field(dim) >> shift & ((1 << bits) - 1));
-            }
-        } else {
-            if tree > last_tree {
-                return Ok((best_order != u32::MAX).then_some(best));
-            }
-            let [root] = ruleset.words::<1>(tree).ok_or(Reason::Internal)?;
-            if (*root >> 32) as u32 >= best_order {
-                return Ok(Some(best));
-            }
-            at = *root as u32;
-            tree += 1;
-        }
-    }
-    Err(Reason::Internal)
+    let forest = *forest as u32;
+    let Some([trees]) = ruleset.words::<1>(forest) else {
+        return BROKEN;
+    };
+    walk.begin(forest, *trees as u32);
+    tables.repeat(ruleset::BUDGET + ruleset::MAX_TREES + 1, || {
+        walk.step(ruleset, packet, tables) == Step::More
+    });
+    // A walk that did not end ran out of its budget or out of the ruleset.
+    if walk.is_done { walk.action } else { BROKEN }
 }
 
-/// `Some(set)` if all of the record matches; the set is [`Trace::NONE`] when it names none.
-#[inline(always)]
-fn matches_record<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
-    ruleset: &R,
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Step {
+    More,
+    Done,
+    Broken,
+}
+
+/// A walk over a forest, one node or record a step.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Walk {
+    /// The node or, while `records` are left, the record that is next; 0: the next tree.
     at: u32,
-    packet: &Packet<F>,
-    tables: &T,
-    membership: &mut Membership,
-) -> Result<Option<u32>, Reason> {
-    let [ports, rest] = ruleset
-        .words::<2>(at + F::RECORD_ADDRESSES)
-        .ok_or(Reason::Internal)?;
-    let rest = *rest;
+    records: u32,
+    tree: u32,
+    last_tree: u32,
+    /// Of the best match so far, with its action and the set that made it match.
+    order: u32,
+    action: u32,
+    set: u32,
+    is_done: bool,
+    source: Prefixes,
+    destination: Prefixes,
+}
+
+/// The sets that have a prefix around an address, asked once at most.
+#[derive(Clone, Copy, Debug, Default)]
+struct Prefixes {
+    mask: u64,
+    is_known: bool,
+}
+
+impl Walk {
+    #[inline(always)]
+    fn begin(&mut self, forest: u32, trees: u32) {
+        self.at = 0;
+        self.records = 0;
+        self.tree = forest.saturating_add(1);
+        self.last_tree = forest.saturating_add(trees);
+        self.order = u32::MAX;
+        self.action = NO_ACTION;
+        self.set = Trace::NONE;
+        self.is_done = false;
+        self.source.is_known = false;
+        self.destination.is_known = false;
+    }
+
+    #[inline(always)]
+    fn step<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
+        &mut self,
+        ruleset: &R,
+        packet: &Packet<F>,
+        tables: &T,
+    ) -> Step {
+        let taken = if self.records != 0 {
+            self.record(ruleset, packet, tables)
+        } else if self.at != 0 {
+            self.node(ruleset, packet)
+        } else {
+            return self.root(ruleset);
+        };
+        if taken.is_ok() {
+            Step::More
+        } else {
+            Step::Broken
+        }
+    }
+
+    #[inline(always)]
+    fn root<R: Ruleset>(&mut self, ruleset: &R) -> Step {
+        if self.tree > self.last_tree {
+            self.is_done = true;
+            return Step::Done;
+        }
+        let Some([root]) = ruleset.words::<1>(self.tree) else {
+            return Step::Broken;
+        };
+        if (*root >> 32) as u32 >= self.order {
+            self.is_done = true;
+            return Step::Done;
+        }
+        self.at = *root as u32;
+        self.tree += 1;
+        Step::More
+    }
+
+    #[inline(always)]
+    fn node<F: Parse, R: Ruleset>(
+        &mut self,
+        ruleset: &R,
+        packet: &Packet<F>,
+    ) -> Result<(), Reason> {
+        let [node] = ruleset.words::<1>(self.at).ok_or(Reason::Internal)?;
+        let base = (*node >> 32) as u32;
+        if *node & 1 != 0 {
+            self.records = (*node >> 8) as u32 & 0xff_ffff;
+            self.at = if self.records == 0 { 0 } else { base };
+        } else {
+            let dim = (*node >> 8) as u32 & (F::DIMS - 1);
+            let shift = (*node >> 16) as u32 & 31;
+            let bits = (*node >> 24) as u32 & 15;
+            self.at = base.wrapping_add(packet.field(dim) >> shift & ((1 << bits) - 1));
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn record<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
+        &mut self,
+        ruleset: &R,
+        packet: &Packet<F>,
+        tables: &T,
+    ) -> Result<(), Reason> {
+        let [order_action] = ruleset
+            .words::<1>(self.at.wrapping_add(F::RECORD_ADDRESSES + 2))
+            .ok_or(Reason::Internal)?;
+        let order = *order_action as u32;
+        if order >= self.order {
+            self.leave_tree();
+        } else if self.matches::<F, T, R>(ruleset, packet, tables)? {
+            self.order = order;
+            self.action = (*order_action >> 32) as u32;
+            self.leave_tree();
+        } else {
+            self.records = self.records.wrapping_sub(1);
+            self.at = self.at.wrapping_add(F::RECORD_ADDRESSES + 3);
+            if self.records == 0 {
+                self.at = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// A leaf's records ascend by order: none that follows can be first.
+    #[inline(always)]
+    const fn leave_tree(&mut self) {
+        self.records = 0;
+        self.at = 0;
+    }
+
+    /// Whether all of the record at `at` matches; notes the set that it named.
+    #[inline(always)]
+    fn matches<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
+        &mut self,
+        ruleset: &R,
+        packet: &Packet<F>,
+        tables: &T,
+    ) -> Result<bool, Reason> {
+        let [ports, rest] = ruleset
+            .words::<2>(self.at.wrapping_add(F::RECORD_ADDRESSES))
+            .ok_or(Reason::Internal)?;
+        if !matches_transport(*ports, *rest, packet)
+            || !F::matches_addresses(ruleset, self.at, &packet.source, &packet.destination)
+                .ok_or(Reason::Internal)?
+        {
+            return Ok(false);
+        }
+        let source_set = (*rest >> 32) as u32 & 0xff;
+        let destination_set = (*rest >> 40) as u32 & 0xff;
+        if source_set | destination_set == 0 {
+            self.set = Trace::NONE;
+            return Ok(true);
+        }
+        if source_set != 0
+            && !self
+                .source
+                .contains::<F, T>(packet.source, source_set - 1, tables)
+            || destination_set != 0
+                && !self.destination.contains::<F, T>(
+                    packet.destination,
+                    destination_set - 1,
+                    tables,
+                )
+        {
+            return Ok(false);
+        }
+        self.set = if source_set == 0 {
+            destination_set - 1
+        } else {
+            source_set - 1
+        };
+        Ok(true)
+    }
+}
+
+/// Protocol, ports and TCP flags of a record.
+#[inline(always)]
+fn matches_transport<F: Parse>(ports: u64, rest: u64, packet: &Packet<F>) -> bool {
     if (rest ^ u64::from(packet.protocol)) & (rest >> 8 & 0xff) != 0 {
-        return Ok(None);
+        return false;
     }
     if rest & ruleset::NEEDS_PORTS != 0 {
         let source = u16::from_be(packet.ports.0);
         let destination = u16::from_be(packet.ports.1);
         if !packet.has_ports
-            || source.wrapping_sub(*ports as u16) > (*ports >> 16) as u16
-            || destination.wrapping_sub((*ports >> 32) as u16) > (*ports >> 48) as u16
+            || source.wrapping_sub(ports as u16) > (ports >> 16) as u16
+            || destination.wrapping_sub((ports >> 32) as u16) > (ports >> 48) as u16
         {
-            return Ok(None);
+            return false;
         }
     }
     let flags_mask = (rest >> 16) as u8;
-    if flags_mask != 0
-        && (packet.protocol != tcp::PROTOCOL
-            || !packet.has_tcp_flags()
-            || packet.tcp_flags & flags_mask != (rest >> 24) as u8)
-    {
-        return Ok(None);
-    }
-    if !F::matches_addresses(ruleset, at, &packet.source, &packet.destination)
-        .ok_or(Reason::Internal)?
-    {
-        return Ok(None);
-    }
-    let mut matched = Trace::NONE;
-    let source_set = (rest >> 32) as u32 & 0xff;
-    if source_set != 0 {
-        matched = source_set - 1;
-        if !membership.source(packet.source, matched, tables) {
-            return Ok(None);
-        }
-    }
-    let destination_set = (rest >> 40) as u32 & 0xff;
-    if destination_set != 0 {
-        if !membership.destination(packet.destination, destination_set - 1, tables) {
-            return Ok(None);
-        }
-        if matched == Trace::NONE {
-            matched = destination_set - 1;
-        }
-    }
-    Ok(Some(matched))
+    flags_mask == 0
+        || packet.protocol == tcp::PROTOCOL
+            && packet.has_tcp_flags()
+            && packet.tcp_flags & flags_mask == (rest >> 24) as u8
 }
 
-/// The longest-prefix look-ups of a packet, made once at most.
-#[derive(Default)]
-struct Membership {
-    source: Option<u64>,
-    destination: Option<u64>,
-}
-
-impl Membership {
+impl Prefixes {
     #[inline(always)]
-    fn source<F: Family, T: Tables + TablesOf<F>>(
+    fn contains<F: Parse, T: Tables + TablesOf<F>>(
         &mut self,
         address: F::Address,
         set: u32,
         tables: &T,
     ) -> bool {
-        contains::<F, T>(&mut self.source, address, set, tables)
-    }
-
-    #[inline(always)]
-    fn destination<F: Family, T: Tables + TablesOf<F>>(
-        &mut self,
-        address: F::Address,
-        set: u32,
-        tables: &T,
-    ) -> bool {
-        contains::<F, T>(&mut self.destination, address, set, tables)
-    }
-}
-
-#[inline(always)]
-fn contains<F: Family, T: Tables + TablesOf<F>>(
-    around: &mut Option<u64>,
-    address: F::Address,
-    set: u32,
-    tables: &T,
-) -> bool {
-    let Some(info) = tables.set(set) else {
-        return false;
-    };
-    let asked = info.tables;
-    if asked & SetInfo::HOSTS != 0 && tables.is_host_of_set(&F::member(set, address)) {
-        return true;
-    }
-    if asked & SetInfo::PREFIXES != 0 {
-        let mask = match *around {
-            Some(mask) => mask,
-            None => *around.insert(tables.sets_around(address)),
+        let Some(info) = tables.set(set) else {
+            return false;
         };
-        if mask >> (set & 63) & 1 != 0 {
+        let asked = info.tables;
+        if asked & SetInfo::HOSTS != 0 && tables.is_host_of_set(&F::member(set, address)) {
             return true;
         }
+        if asked & SetInfo::PREFIXES != 0 {
+            if !self.is_known {
+                self.mask = tables.sets_around(address);
+                self.is_known = true;
+            }
+            if self.mask >> (set & 63) & 1 != 0 {
+                return true;
+            }
+        }
+        if asked & SetInfo::TIMED != 0
+            && let Some(expires) = tables.timed_member(&F::member(set, address))
+        {
+            return expires == u64::MAX || expires > tables.now();
+        }
+        false
     }
-    if asked & SetInfo::TIMED != 0
-        && let Some(expires) = tables.timed_member(&F::member(set, address))
-    {
-        return expires == u64::MAX || expires > tables.now();
-    }
-    false
 }
 
 /// Counts the rule, asks its limit, jails the offender.
 #[inline(always)]
-fn act<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
-    ruleset: &R,
-    found: Found,
+fn act<F: Parse, T: Tables + TablesOf<F>>(
+    [word, interval, tolerance]: [u64; 3],
+    set: u32,
     packet: &Packet<F>,
     tables: &mut T,
-) -> Result<Ruling, Reason> {
-    let [word, interval, tolerance] = ruleset.words::<3>(found.action).ok_or(Reason::Internal)?;
-    let rule = (*word >> 32) as u32;
+) -> Ruling {
+    let rule = (word >> 32) as u32;
     tables.count_rule(rule, packet.length);
     tables.trace(|trace| {
         trace.rule = rule;
-        trace.set = found.set;
+        trace.set = set;
     });
-    if *word & 1 == ruleset::DROP {
-        return Ok(Ruling::Refused(Reason::RuleDrop));
+    if word & 1 == ruleset::DROP {
+        return Ruling::refused(Reason::RuleDrop);
     }
     let limit = Limit {
-        interval: *interval,
-        tolerance: *tolerance,
+        interval,
+        tolerance,
     };
-    let conforms = match *word >> 8 & 0xff {
+    let conforms = match word >> 8 & 0xff {
         ruleset::LIMIT_RULE => {
             let now = tables.now();
             let mut conforms = false;
@@ -326,19 +424,19 @@ fn act<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
             });
             conforms
         }
-        _ => return Ok(Ruling::Admitted(Reason::RuleAllow)),
+        _ => return Ruling::admitted(Reason::RuleAllow),
     };
     if conforms {
-        return Ok(Ruling::Admitted(Reason::RuleAllow));
+        return Ruling::admitted(Reason::RuleAllow);
     }
-    let jail = (*word >> 16) as u32 & 0xff;
+    let jail = (word >> 16) as u32 & 0xff;
     if jail != 0
         && let Some(timeout) = tables.set(jail - 1).map(|set| set.timeout)
     {
         let expires = tables.now().saturating_add(timeout);
         tables.add_timed_member(&F::member(jail - 1, packet.source), expires);
     }
-    Ok(Ruling::Refused(Reason::RateLimit))
+    Ruling::refused(Reason::RateLimit)
 }
 
 /// The generic cell rate algorithm (ITU-T I.371): a token bucket that is one timestamp.

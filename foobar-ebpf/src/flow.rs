@@ -111,34 +111,43 @@ const fn idle_seconds(protocol: u8) -> u32 {
     }
 }
 
-/// The packet that this one would answer: addresses swapped, ICMP answers turned into what they answer.
-///
-/// `None` for what answers nothing.
+/// Whether a packet may be an answer at all.
 #[inline(always)]
-pub fn answered<F: Parse>(packet: &Packet<F>) -> Option<Packet<F>> {
-    if packet.opens_tcp() {
-        return None;
+#[must_use]
+pub fn answers<F: Parse>(packet: &Packet<F>) -> bool {
+    let (kind, _) = packet.icmp();
+    if packet.protocol == F::ICMP {
+        icmp::answered_by(kind).is_some()
+    } else {
+        !packet.opens_tcp()
     }
+}
+
+/// The packet that this one would answer: addresses swapped, ICMP answers turned into what they answer.
+#[inline(always)]
+#[must_use]
+pub fn answered<F: Parse>(packet: &Packet<F>) -> Packet<F> {
     let ports = if packet.protocol == F::ICMP {
         let (kind, code) = packet.icmp();
-        (0, u16::from_ne_bytes([icmp::answered_by(kind)?, code]))
+        let question = icmp::answered_by(kind).unwrap_or(kind);
+        (0, u16::from_ne_bytes([question, code]))
     } else {
         (packet.ports.1, packet.ports.0)
     };
-    Some(Packet {
+    Packet {
         source: packet.destination,
         destination: packet.source,
         ports,
         // Any packet of a connection that was let in began with a SYN.
         tcp_flags: tcp::TcpHeader::SYN,
         ..*packet
-    })
+    }
 }
 
 /// Notes the ports of a first fragment, gives them to a later one.
 #[inline(always)]
 pub fn resolve_fragment<F: Parse, T: Tables + TablesOf<F>>(packet: &mut Packet<F>, tables: &mut T) {
-    match packet.fragment {
+    match packet.fragment() {
         Fragment::Whole => {}
         Fragment::First(identification) => {
             if packet.has_ports {

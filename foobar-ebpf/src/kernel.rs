@@ -7,7 +7,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, bpf_fib_lookup, xdp_md},
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
     helpers::generated::{
-        bpf_fib_lookup as fib_lookup, bpf_ktime_get_coarse_ns, bpf_skb_pull_data,
+        bpf_fib_lookup as fib_lookup, bpf_ktime_get_coarse_ns, bpf_loop, bpf_skb_pull_data,
         bpf_xdp_get_buff_len,
     },
     macros::btf_map,
@@ -24,6 +24,7 @@ use foobar_ebpf::{
     frame::{Frame, Header},
     tables::{Direction, Route, Ruleset, Tables, TablesOf, Way},
     verdict::Reason,
+    workspace::Workspaces,
 };
 
 #[unsafe(no_mangle)]
@@ -113,6 +114,8 @@ pub static BACKEND_TRAFFIC: PerCpuArray<Traffic, { MAX_BACKENDS as usize }> = Pe
 #[btf_map]
 pub static LABELS: HashMap<LabelKey, Label, 20_480> = HashMap::new();
 #[btf_map]
+static WORKSPACES: PerCpuArray<Workspaces, 1> = PerCpuArray::new();
+#[btf_map]
 pub static TRACE: Array<Trace, 1> = Array::new();
 
 /// Hides a value from LLVM, so that a comparison that follows reaches the verifier as written.
@@ -134,7 +137,8 @@ struct Linear {
 impl Linear {
     #[inline(always)]
     fn pointer<H>(&self, offset: usize) -> Option<*mut H> {
-        let at = self.start + offset;
+        // Hidden, so that the comparison and the access are about the same register: the verifier relates no others.
+        let at = opaque((self.start + offset) as u64) as usize;
         if at + size_of::<H>() > self.end {
             None
         } else {
@@ -229,7 +233,8 @@ impl TcFrame {
         unsafe {
             let length = (*context).len;
             let wanted = length.min(Self::HEADERS);
-            if (*context).data_end - (*context).data < wanted {
+            let start = (*context).data as usize;
+            if start + wanted as usize > (*context).data_end as usize {
                 bpf_skb_pull_data(context, wanted);
             }
             Self {
@@ -263,6 +268,16 @@ impl Frame for TcFrame {
     fn length(&self) -> usize {
         self.length
     }
+}
+
+/// This CPU's workspaces. XDP and TC programs do not interrupt each other on a CPU (both run with bottom halves
+/// disabled), so whoever asks is alone with them.
+#[inline(always)]
+pub fn workspaces() -> Option<&'static mut Workspaces> {
+    // SAFETY: see above; the element lives as long as the program, and zeros are a valid value.
+    WORKSPACES
+        .get_ptr_mut(0)
+        .map(|workspaces| unsafe { &mut *workspaces })
 }
 
 /// The blob of rules: one inner map's only element.
@@ -333,8 +348,19 @@ fn add(tally: Option<*mut Tally>, bytes: u32) {
     }
 }
 
+unsafe extern "C" fn call<C: FnMut() -> bool>(_index: u64, context: *mut c_void) -> i64 {
+    // SAFETY: `repeat` passes a pointer to a `C` that nothing else uses meanwhile.
+    let step = unsafe { &mut *context.cast::<C>() };
+    i64::from(!step())
+}
+
+#[inline(always)]
+fn callback_of<C: FnMut() -> bool>(_step: &C) -> *mut c_void {
+    call::<C> as *mut c_void
+}
+
 impl Tables for Maps {
-    type Ruleset = Blob;
+    type Ruleset<'a> = Blob;
 
     #[inline(always)]
     fn ruleset(&self) -> Option<Blob> {
@@ -389,6 +415,13 @@ impl Tables for Maps {
     #[inline(always)]
     fn set(&self, id: u32) -> Option<&SetInfo> {
         SETS.get(id)
+    }
+
+    #[inline(always)]
+    fn repeat(&self, times: u32, mut step: impl FnMut() -> bool) {
+        let callback = callback_of(&step);
+        // SAFETY: the callback gets `step` back, which outlives the helper's call.
+        unsafe { bpf_loop(times, callback, (&raw mut step).cast(), 0) };
     }
 
     #[inline(always)]

@@ -18,9 +18,12 @@ pub mod family;
 pub mod firewall;
 pub mod flow;
 pub mod frame;
+#[cfg(any(test, feature = "memory"))]
+pub mod memory;
 pub mod packet;
 pub mod pipeline;
 pub mod rewrite;
 pub mod tables;
 pub mod verdict;
 pub mod wire;
+pub mod workspace;

@@ -22,7 +22,10 @@ pub fn ingress(context: XdpContext) -> u32 {
     let interface = context.ingress_ifindex() as u32;
     let mut frame = XdpFrame::new(context.ctx);
     let mut maps = Maps::new(context.ctx.cast(), interface);
-    match pipeline::ingress(&mut frame, &mut maps).action {
+    let Some(workspaces) = kernel::workspaces() else {
+        return XDP_DROP;
+    };
+    match pipeline::ingress(&mut frame, &mut maps, workspaces).action() {
         Action::Pass => XDP_PASS,
         Action::Drop => XDP_DROP,
         Action::Transmit(out) if out == interface => XDP_TX,
@@ -34,8 +37,13 @@ pub fn ingress(context: XdpContext) -> u32 {
 #[classifier]
 pub fn egress(context: TcContext) -> i32 {
     let mut frame = TcFrame::new(context.skb.skb);
-    let mut maps = Maps::new(context.skb.skb.cast(), 0);
-    match pipeline::egress(&mut frame, &mut maps).action {
+    // SAFETY: the kernel gives a valid context.
+    let interface = unsafe { (*context.skb.skb).ifindex };
+    let mut maps = Maps::new(context.skb.skb.cast(), interface);
+    let Some(workspaces) = kernel::workspaces() else {
+        return TC_ACT_SHOT as i32;
+    };
+    match pipeline::egress(&mut frame, &mut maps, workspaces).action() {
         Action::Pass => TC_ACT_OK as i32,
         Action::Drop | Action::Transmit(_) => TC_ACT_SHOT as i32,
     }

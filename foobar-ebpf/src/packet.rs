@@ -16,9 +16,14 @@ use crate::{
 };
 
 /// Extension headers that the parser follows.
-const EXTENSIONS: usize = 8;
+const EXTENSIONS: usize = 2;
 /// Where the last header that is looked at may begin.
 const DEEPEST: usize = 1024;
+
+/// Bounds that hold for every parsed packet, spelt out for the verifier: it compares an offset into a packet with the
+/// packet's end only where offset and header together stay below 65,536.
+const NETWORK_BOUND: usize = 0xff;
+const TRANSPORT_BOUND: usize = 0xfff;
 
 /// What the Ethernet header and its tags announce.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,20 +68,61 @@ pub struct Packet<F: Family> {
     pub tcp_flags: u8,
     /// TTL or hop limit.
     pub hops: u8,
-    pub fragment: Fragment,
+    /// [`WHOLE`], [`FIRST`] or [`LATER`]; a number: read back from memory, it may be any.
+    pub(crate) piece: u8,
+    pub(crate) identification: u32,
 }
 
+const WHOLE: u8 = 0;
+const FIRST: u8 = 1;
+const LATER: u8 = 2;
+
 impl<F: Family> Packet<F> {
+    /// No packet; a place for one.
+    #[must_use]
+    pub const fn nothing(address: F::Address) -> Self {
+        Self {
+            source: address,
+            destination: address,
+            length: 0,
+            network: 0,
+            transport: 0,
+            ports: (0, 0),
+            has_ports: false,
+            protocol: 0,
+            tcp_flags: 0,
+            hops: 0,
+            piece: WHOLE,
+            identification: 0,
+        }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub fn fragment(&self) -> Fragment {
+        match self.piece {
+            WHOLE => Fragment::Whole,
+            FIRST => Fragment::First(self.identification),
+            _ => Fragment::Later(self.identification),
+        }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub fn is_later_fragment(&self) -> bool {
+        self.piece == LATER
+    }
+
     #[inline(always)]
     #[must_use]
     pub fn network(&self) -> usize {
-        usize::from(self.network)
+        usize::from(self.network) & NETWORK_BOUND
     }
 
     #[inline(always)]
     #[must_use]
     pub fn transport(&self) -> usize {
-        usize::from(self.transport)
+        usize::from(self.transport) & TRANSPORT_BOUND
     }
 
     /// What a rule compares, in host order; see [`crate::abi::ruleset`] for the dims.
@@ -101,7 +147,7 @@ impl<F: Family> Packet<F> {
     #[inline(always)]
     #[must_use]
     pub fn has_tcp_flags(&self) -> bool {
-        !matches!(self.fragment, Fragment::Later(_))
+        !self.is_later_fragment()
     }
 
     /// ICMP type and code.
@@ -173,12 +219,12 @@ impl Parse for V4 {
             return Err(Reason::Malformed);
         }
         let identification = u32::from(header.identification);
-        let fragment = if header.fragment & Ipv4Header::FRAGMENT_OFFSET != 0 {
-            Fragment::Later(identification)
+        let piece = if header.fragment & Ipv4Header::FRAGMENT_OFFSET != 0 {
+            LATER
         } else if header.fragment & Ipv4Header::MORE_FRAGMENTS != 0 {
-            Fragment::First(identification)
+            FIRST
         } else {
-            Fragment::Whole
+            WHOLE
         };
         // RFC 1858: a fragment at offset 8 exists to overwrite the flags of a TCP header.
         if header.fragment & Ipv4Header::FRAGMENT_OFFSET == 1_u16.to_be()
@@ -197,7 +243,8 @@ impl Parse for V4 {
             protocol: header.lifetime.protocol,
             tcp_flags: 0,
             hops: header.lifetime.time_to_live,
-            fragment,
+            piece,
+            identification,
         };
         transport(frame, &mut packet, length - header_length)?;
         Ok(packet)
@@ -226,7 +273,8 @@ impl Parse for V4 {
             protocol: header.lifetime.protocol,
             tcp_flags: 0,
             hops: header.lifetime.time_to_live,
-            fragment: Fragment::Whole,
+            piece: WHOLE,
+            identification: 0,
         })
     }
 }
@@ -261,7 +309,8 @@ impl Parse for V6 {
             protocol: header.next.next_header,
             tcp_flags: 0,
             hops: header.next.hop_limit,
-            fragment: Fragment::Whole,
+            piece: WHOLE,
+            identification: 0,
         };
         extensions(frame, &mut packet)?;
         let before = packet.transport() - network;
@@ -291,7 +340,8 @@ impl Parse for V6 {
             protocol: header.next.next_header,
             tcp_flags: 0,
             hops: header.next.hop_limit,
-            fragment: Fragment::Whole,
+            piece: WHOLE,
+            identification: 0,
         })
     }
 }
@@ -332,16 +382,17 @@ fn extensions<T: Frame>(frame: &T, packet: &mut Packet<V6>) -> Result<(), Reason
         };
         if packet.protocol == ipv6::FRAGMENT {
             packet.protocol = header.next_header;
+            packet.identification = header.identification;
             if header.fragment & ExtensionHeader::FRAGMENT_OFFSET != 0 {
                 // What follows is data, whatever the chain says.
-                packet.fragment = Fragment::Later(header.identification);
+                packet.piece = LATER;
                 return Ok(());
             }
-            packet.fragment = if header.fragment & ExtensionHeader::MORE_FRAGMENTS != 0 {
-                Fragment::First(header.identification)
+            packet.piece = if header.fragment & ExtensionHeader::MORE_FRAGMENTS != 0 {
+                FIRST
             } else {
                 // RFC 6946: an atomic fragment is whole.
-                Fragment::Whole
+                WHOLE
             };
         } else {
             packet.protocol = header.next_header;
@@ -372,7 +423,7 @@ fn transport<F: Parse, T: Frame>(
     packet: &mut Packet<F>,
     available: usize,
 ) -> Result<(), Reason> {
-    if matches!(packet.fragment, Fragment::Later(_)) {
+    if packet.is_later_fragment() {
         return Ok(());
     }
     if packet.transport() > DEEPEST + 2048 {
@@ -400,7 +451,7 @@ fn transport<F: Parse, T: Frame>(
                 return Err(Reason::Truncated);
             }
             let announced = usize::from(u16::from_be(header.length));
-            let whole = packet.fragment == Fragment::Whole;
+            let whole = packet.piece == WHOLE;
             if announced < UdpHeader::LENGTH && announced != 0 || whole && announced > available {
                 return Err(Reason::Malformed);
             }

@@ -4,14 +4,15 @@ use crate::{
     abi::{Backend, NextHop, Return, Vip},
     balancer,
     family::{V4, V6},
-    firewall::{self, Ruling},
+    firewall::{self, Outcome, Ruling},
     flow,
     frame::Frame,
-    packet::{self, Fragment, Network, Origin, Packet},
+    packet::{self, Fragment, Network, Origin, Packet, Parse},
     rewrite::{self, Rewrite},
     tables::{Direction, Route, Tables, TablesOf, Way},
     verdict::{Reason, Verdict},
     wire::{icmp, tcp, udp},
+    workspace::{Workspace, Workspaces},
 };
 
 /// What comes in through an interface (XDP).
@@ -19,13 +20,14 @@ use crate::{
 pub fn ingress<F: Frame, T: Tables + TablesOf<V4> + TablesOf<V6>>(
     frame: &mut F,
     tables: &mut T,
+    workspaces: &mut Workspaces,
 ) -> Verdict {
     let verdict = match packet::link(frame) {
-        Ok(Network::V4(network)) => ingress_of::<V4, _, _>(frame, network, tables),
-        Ok(Network::V6(network)) => ingress_of::<V6, _, _>(frame, network, tables),
-        Ok(Network::Arp) => Ok(Verdict::pass(Reason::Neighbour)),
-        Ok(Network::Other) => Ok(Verdict::pass(Reason::NotIp)),
-        Err(reason) => Err(reason),
+        Ok(Network::V4(network)) => ingress_of(frame, network, tables, &mut workspaces.v4),
+        Ok(Network::V6(network)) => ingress_of(frame, network, tables, &mut workspaces.v6),
+        Ok(Network::Arp) => Verdict::of(Reason::Neighbour),
+        Ok(Network::Other) => Verdict::of(Reason::NotIp),
+        Err(reason) => Verdict::of(reason),
     };
     conclude(verdict, Direction::Ingress, frame.length(), tables)
 }
@@ -35,65 +37,94 @@ pub fn ingress<F: Frame, T: Tables + TablesOf<V4> + TablesOf<V6>>(
 pub fn egress<F: Frame, T: Tables + TablesOf<V4> + TablesOf<V6>>(
     frame: &mut F,
     tables: &mut T,
+    workspaces: &mut Workspaces,
 ) -> Verdict {
     let verdict = match packet::link(frame) {
-        Ok(Network::V4(network)) => egress_of::<V4, _, _>(frame, network, tables),
-        Ok(Network::V6(network)) => egress_of::<V6, _, _>(frame, network, tables),
-        Ok(Network::Arp) => Ok(Verdict::pass(Reason::Neighbour)),
-        Ok(Network::Other) => Ok(Verdict::pass(Reason::NotIp)),
-        Err(reason) => Err(reason),
+        Ok(Network::V4(network)) => egress_of(frame, network, tables, &mut workspaces.v4),
+        Ok(Network::V6(network)) => egress_of(frame, network, tables, &mut workspaces.v6),
+        Ok(Network::Arp) => Verdict::of(Reason::Neighbour),
+        Ok(Network::Other) => Verdict::of(Reason::NotIp),
+        Err(reason) => Verdict::of(reason),
     };
     conclude(verdict, Direction::Egress, frame.length(), tables)
 }
 
 #[inline(always)]
 fn conclude<T: Tables>(
-    verdict: Result<Verdict, Reason>,
+    verdict: Verdict,
     direction: Direction,
     length: usize,
     tables: &mut T,
 ) -> Verdict {
-    let verdict = verdict.unwrap_or_else(Verdict::drop);
     tables.count_verdict(direction, verdict.reason, length as u32);
     tables.trace(|trace| trace.reason = verdict.reason as u32);
     verdict
 }
 
-// A function of its own in the kernel: two families' keys together do not fit into 512 bytes of stack.
+/// Parses into the workspace.
+// A function of its own: what it knows of the packet, the verifier forgets at its end, and does not follow what comes
+// after once for each way through the parser.
 #[inline(never)]
+fn parse<F: Parse, T: Frame>(
+    frame: &T,
+    network: usize,
+    origin: Origin,
+    packet: &mut Packet<F>,
+) -> Option<Reason> {
+    match F::parse(frame, network, origin) {
+        Ok(parsed) => {
+            *packet = parsed;
+            None
+        }
+        Err(reason) => Some(reason),
+    }
+}
+
+#[inline(always)]
 fn ingress_of<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
     frame: &mut T,
     network: usize,
     tables: &mut M,
-) -> Result<Verdict, Reason> {
-    let mut packet = F::parse(frame, network, Origin::Wire)?;
-    flow::resolve_fragment(&mut packet, tables);
-    if is_neighbourly(&packet) {
-        return Ok(Verdict::pass(Reason::Neighbour));
+    workspace: &mut Workspace<F>,
+) -> Verdict {
+    if let Some(reason) = parse(frame, network, Origin::Wire, &mut workspace.packet) {
+        return Verdict::of(reason);
     }
-    let ruling = firewall::decide(&packet, tables, Direction::Ingress)?;
-    if let Ruling::Refused(reason) = ruling {
-        return Err(reason);
+    flow::resolve_fragment(&mut workspace.packet, tables);
+    if is_neighbourly(&workspace.packet) {
+        return Verdict::of(Reason::Neighbour);
     }
+    let ruling = firewall::decide(
+        &workspace.packet,
+        &mut workspace.walk,
+        tables,
+        Direction::Ingress,
+    );
+    if ruling.outcome == Outcome::Refused {
+        return Verdict::of(ruling.reason);
+    }
+    let packet = &workspace.packet;
     if is_balanced_protocol(packet.protocol) {
         let endpoint = F::endpoint(packet.destination, packet.ports.1, packet.protocol);
         if let Some(vip) = tables.vip(&endpoint).copied() {
-            return to_backend(frame, &packet, &vip, ruling, tables);
+            return to_backend(frame, packet, &vip, ruling, tables).unwrap_or_else(Verdict::of);
         }
         let endpoint = F::endpoint(packet.source, packet.ports.0, packet.protocol);
         if !packet.opens_tcp()
             && let Some(back) = tables.backend_return(&endpoint).copied()
             && !tables.is_local(packet.destination)
         {
-            return to_client(frame, &packet, &back, tables);
+            return to_client(frame, packet, &back, tables).unwrap_or_else(Verdict::of);
         }
-    } else if is_icmp_error(&packet) {
-        return icmp_error(frame, &packet, ruling, tables);
+    } else if is_icmp_error(packet) {
+        return icmp_error(frame, ruling, tables, workspace).unwrap_or_else(Verdict::of);
     }
-    match ruling {
-        Ruling::Admitted(reason) => Ok(Verdict::pass(reason)),
-        _ if flow::is_reply(&packet, tables) => Ok(Verdict::pass(Reason::Reply)),
-        _ => Err(unmatched(&packet)),
+    if ruling.outcome == Outcome::Admitted {
+        Verdict::of(ruling.reason)
+    } else if flow::is_reply(packet, tables) {
+        Verdict::of(Reason::Reply)
+    } else {
+        Verdict::of(unmatched(packet))
     }
 }
 
@@ -106,7 +137,7 @@ fn to_backend<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
     tables: &mut M,
 ) -> Result<Verdict, Reason> {
     tables.trace(|trace| trace.vip = vip.vip);
-    if ruling == Ruling::Unmatched {
+    if ruling.outcome == Outcome::Unmatched {
         return Err(unmatched(packet));
     }
     let id = balancer::choose(packet, vip.vip, tables)?;
@@ -148,28 +179,50 @@ fn to_client<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
 }
 
 /// An error about a packet of a balanced flow goes to the flow's backend, one about a packet of ours to the stack.
-#[inline(never)]
+#[inline(always)]
 fn icmp_error<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
     frame: &mut T,
-    packet: &Packet<F>,
     ruling: Ruling,
     tables: &mut M,
+    workspace: &mut Workspace<F>,
 ) -> Result<Verdict, Reason> {
-    let quoted = F::quoted(frame, packet);
-    if let Some(quoted) = &quoted
-        && quoted.source == packet.destination
-        && let endpoint = F::endpoint(quoted.source, quoted.ports.0, quoted.protocol)
+    let Workspace { packet, other, .. } = workspace;
+    if !quote(frame, packet, other) {
+        return unquoted(packet, ruling);
+    }
+    let endpoint = F::endpoint(other.source, other.ports.0, other.protocol);
+    if other.source == packet.destination
         && let Some(vip) = tables.vip(&endpoint).copied()
     {
-        return error_to_backend(frame, packet, quoted, &vip, tables);
+        return error_to_backend(frame, packet, other, &vip, tables);
     }
-    match (ruling, quoted) {
-        (Ruling::Admitted(reason), _) => Ok(Verdict::pass(reason)),
-        (_, Some(quoted)) if flow::is_about_ours(&quoted, tables) => {
-            Ok(Verdict::pass(Reason::Reply))
+    if ruling.outcome != Outcome::Admitted && flow::is_about_ours(other, tables) {
+        return Ok(Verdict::of(Reason::Reply));
+    }
+    unquoted(packet, ruling)
+}
+
+/// As [`parse`], for the packet that an error quotes.
+#[inline(never)]
+fn quote<F: Parse, T: Frame>(frame: &T, error: &Packet<F>, quoted: &mut Packet<F>) -> bool {
+    match F::quoted(frame, error) {
+        Some(found) => {
+            *quoted = found;
+            true
         }
-        _ if is_path_mtu(packet) => Ok(Verdict::pass(Reason::PathMtu)),
-        _ => Err(unmatched(packet)),
+        None => false,
+    }
+}
+
+/// What becomes of an error that is about no flow we know.
+#[inline(always)]
+fn unquoted<F: Rewrite>(packet: &Packet<F>, ruling: Ruling) -> Result<Verdict, Reason> {
+    if ruling.outcome == Outcome::Admitted {
+        Ok(Verdict::of(ruling.reason))
+    } else if is_path_mtu(packet) {
+        Ok(Verdict::of(Reason::PathMtu))
+    } else {
+        Err(unmatched(packet))
     }
 }
 
@@ -201,42 +254,50 @@ fn error_to_backend<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
     Ok(Verdict::transmit(Reason::ErrorForwarded, hop.ifindex))
 }
 
-#[inline(never)]
+#[inline(always)]
 fn egress_of<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
     frame: &mut T,
     network: usize,
     tables: &mut M,
-) -> Result<Verdict, Reason> {
-    let mut packet = F::parse(frame, network, Origin::Stack)?;
-    flow::resolve_fragment(&mut packet, tables);
-    if is_neighbourly(&packet) {
-        return Ok(Verdict::pass(Reason::Neighbour));
+    workspace: &mut Workspace<F>,
+) -> Verdict {
+    let Workspace {
+        packet,
+        other,
+        walk,
+    } = workspace;
+    if let Some(reason) = parse(frame, network, Origin::Stack, packet) {
+        return Verdict::of(reason);
     }
-    match firewall::decide(&packet, tables, Direction::Egress)? {
-        Ruling::Admitted(reason) => {
-            if !replies_are_admitted(&packet, tables)? {
-                flow::note(&packet, tables);
+    flow::resolve_fragment(packet, tables);
+    if is_neighbourly(packet) {
+        return Verdict::of(Reason::Neighbour);
+    }
+    let ruling = firewall::decide(packet, walk, tables, Direction::Egress);
+    match ruling.outcome {
+        Outcome::Admitted => {
+            // What answers it comes in by the ingress policy itself, or by a flow that is kept.
+            *other = flow::reply_to(packet);
+            if !firewall::would_admit(other, walk, tables, Direction::Ingress) {
+                flow::note(packet, tables);
             }
-            Ok(Verdict::pass(reason))
+            Verdict::of(ruling.reason)
         }
-        Ruling::Refused(reason) => Err(reason),
-        Ruling::Unmatched => match flow::answered(&packet) {
-            Some(opening) if firewall::would_admit(&opening, tables, Direction::Ingress)? => {
-                Ok(Verdict::pass(Reason::Reply))
+        Outcome::Refused => Verdict::of(ruling.reason),
+        Outcome::Unmatched => {
+            if flow::answers(packet) {
+                *other = flow::answered(packet);
+                if firewall::would_admit(other, walk, tables, Direction::Ingress) {
+                    return Verdict::of(Reason::Reply);
+                }
             }
-            _ if is_path_mtu(&packet) => Ok(Verdict::pass(Reason::PathMtu)),
-            _ => Err(unmatched(&packet)),
-        },
+            Verdict::of(if is_path_mtu(packet) {
+                Reason::PathMtu
+            } else {
+                unmatched(packet)
+            })
+        }
     }
-}
-
-/// Whether what answers this packet comes in by the ingress policy itself, so that no flow need be kept.
-#[inline(always)]
-fn replies_are_admitted<F: Rewrite, M: Tables + TablesOf<F>>(
-    packet: &Packet<F>,
-    tables: &M,
-) -> Result<bool, Reason> {
-    firewall::would_admit(&flow::reply_to(packet), tables, Direction::Ingress)
 }
 
 #[inline(always)]
@@ -283,7 +344,7 @@ fn kernel_hop<F: Rewrite, M: Tables + TablesOf<F>>(
 /// What the policy's default drops, told apart where the cause is another.
 #[inline(always)]
 fn unmatched<F: Rewrite>(packet: &Packet<F>) -> Reason {
-    if matches!(packet.fragment, Fragment::Later(_)) && !packet.has_ports {
+    if packet.is_later_fragment() && !packet.has_ports {
         Reason::FragmentUnknown
     } else {
         Reason::PolicyDrop
@@ -310,7 +371,7 @@ fn is_neighbourly<F: Rewrite>(packet: &Packet<F>) -> bool {
 fn is_icmp_error<F: Rewrite>(packet: &Packet<F>) -> bool {
     let (kind, _) = packet.icmp();
     packet.protocol == F::ICMP
-        && packet.fragment == Fragment::Whole
+        && packet.fragment() == Fragment::Whole
         && if F::ICMP == icmp::PROTOCOL {
             icmp::is_error(kind)
         } else {

@@ -4,7 +4,7 @@ use crate::{
     abi::{Backend, Return, Vip},
     family::{Family, V4, V6},
     frame::Frame,
-    packet::{Fragment, Packet, Parse},
+    packet::{Packet, Parse},
     verdict::Reason,
     wire::{
         checksum,
@@ -254,7 +254,7 @@ fn transport<F: Rewrite, T: Frame>(
     old: u32,
     new: u32,
 ) -> Result<(), Reason> {
-    if matches!(packet.fragment, Fragment::Later(_)) {
+    if packet.is_later_fragment() {
         return Ok(());
     }
     frame

@@ -36,9 +36,11 @@ pub enum Route {
 }
 
 pub trait Tables {
-    type Ruleset: Ruleset;
+    type Ruleset<'a>: Ruleset
+    where
+        Self: 'a;
 
-    fn ruleset(&self) -> Option<Self::Ruleset>;
+    fn ruleset(&self) -> Option<Self::Ruleset<'_>>;
     /// Slot of the interface that the packet came through.
     fn interface(&self) -> u32;
     /// One of the [`crate::abi::HASH_KEYS`] words.
@@ -49,6 +51,9 @@ pub trait Tables {
     fn backend(&self, id: u32) -> Option<&Backend>;
     fn next_hop(&self, id: u32) -> Option<&NextHop>;
     fn set(&self, id: u32) -> Option<&SetInfo>;
+
+    /// Calls `step` until it returns false, `times` at most.
+    fn repeat(&self, times: u32, step: impl FnMut() -> bool);
 
     /// Replaces a rule's bucket (0: empty) by what `update` makes of it.
     fn bucket_of_rule(&mut self, rule: u32, update: impl FnOnce(u64) -> u64);

@@ -4,7 +4,8 @@
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Verdict {
     pub reason: Reason,
-    pub action: Action,
+    /// Index of the interface to send it through, where the reason says that it is sent.
+    pub interface: u32,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -17,30 +18,31 @@ pub enum Action {
 }
 
 impl Verdict {
+    /// A verdict that sends nothing.
     #[inline(always)]
     #[must_use]
-    pub const fn pass(reason: Reason) -> Self {
+    pub const fn of(reason: Reason) -> Self {
         Self {
             reason,
-            action: Action::Pass,
-        }
-    }
-
-    #[inline(always)]
-    #[must_use]
-    pub const fn drop(reason: Reason) -> Self {
-        Self {
-            reason,
-            action: Action::Drop,
+            interface: 0,
         }
     }
 
     #[inline(always)]
     #[must_use]
     pub const fn transmit(reason: Reason, interface: u32) -> Self {
-        Self {
-            reason,
-            action: Action::Transmit(interface),
+        Self { reason, interface }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn action(self) -> Action {
+        if self.reason.drops() {
+            Action::Drop
+        } else if self.reason.transmits() {
+            Action::Transmit(self.interface)
+        } else {
+            Action::Pass
         }
     }
 }
@@ -133,6 +135,15 @@ impl Reason {
     #[must_use]
     pub const fn drops(self) -> bool {
         self as u32 > Self::LAST_ACCEPTING
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn transmits(self) -> bool {
+        matches!(
+            self,
+            Self::Forwarded | Self::Returned | Self::ErrorForwarded
+        )
     }
 
     /// The name that `stats drops` shows and metrics carry as a label.

@@ -1,3 +1,12 @@
 //! The administration socket: what can be asked of a running controller.
 
 pub mod api;
+
+use tokio::sync::oneshot;
+
+/// A request on its way to the controller, and where the answer goes.
+#[derive(Debug)]
+pub struct Question {
+    pub request: api::Request,
+    pub answer: oneshot::Sender<Result<api::Response, api::Refusal>>,
+}

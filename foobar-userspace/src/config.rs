@@ -30,7 +30,7 @@ pub use self::{
     diagnostics::{Diagnostic, Diagnostics},
     diff::diff,
     schema::schema,
-    show::show,
+    show::{rule as show_rule, show},
     words::Misread,
 };
 
@@ -56,7 +56,8 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, Diagnostics> {
 
 fn parse_with(text: &str, path: &Path, files: &ReadFile<'_>) -> Result<Config, Diagnostics> {
     let mut problems = diagnostics::Problems::new(text, path);
-    let root = tree::read(text, &mut problems);
+    let readable = tree::readable(text, &mut problems);
+    let root = tree::read(&readable, &mut problems);
     let names = names::Names::of(&root, !problems.is_empty());
     checker::check(&root, &names, &mut problems);
     let config = meaning::estate(&root, path, files, &mut problems);

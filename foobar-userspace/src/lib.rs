@@ -2,7 +2,13 @@
 #![deny(unsafe_code)]
 
 pub mod admin;
+pub mod balancer;
 pub mod config;
+pub mod controller;
+pub mod explain;
 pub mod firewall;
+pub mod kernel;
 pub mod labels;
+pub mod routes;
+pub mod snapshot;
 pub mod stable;

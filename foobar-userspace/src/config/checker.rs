@@ -16,7 +16,9 @@ use super::{
 
 pub(super) fn check(root: &Spanned<DeValue<'_>>, names: &Names, problems: &mut Problems) {
     let mut checker = Checker { names, problems };
-    checker.table(&FILE_TABLE, Entry::root(root), 0..0);
+    let root = Entry::root(root);
+    checker.table(&FILE_TABLE, root, 0..0);
+    checker.nodes(root);
 }
 
 struct Checker<'a> {
@@ -45,6 +47,17 @@ impl Checker<'_> {
                         key.name,
                         example(&key.kind)
                     )),
+                );
+            }
+        }
+    }
+
+    fn nodes(&mut self, root: Entry<'_>) {
+        for (name, _) in root.at("nodes").map(Entry::entries).unwrap_or_default() {
+            if !self.names.has(Realm::Host, name.text) {
+                self.problems.report(
+                    Problem::new(name.span(), format!("node `{}` is not a host", name.text))
+                        .help(self.known(Realm::Host, name.text)),
                 );
             }
         }

@@ -6,7 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{
+    Annotation, AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str,
+};
 
 use super::Place;
 
@@ -71,7 +73,7 @@ impl Diagnostics {
         };
         Self {
             problems: vec![Diagnostic {
-                message: format!("cannot read {}: {error}", path.display()),
+                message: format!("cannot read {}: {}", path.display(), plain(error)),
                 path: path.to_owned(),
                 place: None,
                 help: vec![help.to_owned()],
@@ -116,7 +118,12 @@ impl Diagnostics {
                 group = group.element(source.snippet(span, label, AnnotationKind::Context));
             }
         }
-        group.elements(problem.help.iter().map(|help| Level::HELP.message(help)))
+        group.elements(
+            problem
+                .help
+                .iter()
+                .map(|help| Level::HELP.message(normalize_untrusted_str(help))),
+        )
     }
 }
 
@@ -286,6 +293,17 @@ impl Source {
             .path(self.path.to_string_lossy())
             .line_start(line + 1)
             .annotation(annotation)
+    }
+}
+
+/// Without `(os error 2)`.
+pub(super) fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        _ => error.to_string(),
     }
 }
 

@@ -295,7 +295,7 @@ static SET: Table = Table {
         key(
             "file",
             Kind::Word(&FILE),
-            "A file with one element a line and `#` comments, read at load and reload.",
+            "A file with one element a line and `#` comments, read at load and reload; a relative path begins where this file stands.",
         ),
         key(
             "max",

@@ -37,7 +37,7 @@ pub(super) fn estate(
     let hosts = hosts::read(root, problems);
     let sets = sets::read(root, path, files, problems);
     let limits = limits::read(root, problems);
-    let nodes = nodes::read(root, &hosts, problems);
+    let nodes = nodes::read(root, problems);
     let policies = firewall::read(root, &hosts, problems);
     let l4 = l4::read(root, &hosts, &nodes, problems);
     later::check(root, &hosts, problems);

@@ -118,13 +118,19 @@ fn policy_section(policy: &Policy) -> String {
         .iter()
         .map(|each| format!("  {},\n", rule(each)))
         .collect();
+    let rules = match rules.as_str() {
+        "" => String::new(),
+        rules => format!("rules = [\n{rules}]\n"),
+    };
     format!(
-        "\n[firewall.{}]\npolicy = \"{default}\"\nrules = [\n{rules}]\n",
+        "\n[firewall.{}]\npolicy = \"{default}\"\n{rules}",
         key(&policy.name)
     )
 }
 
-fn rule(rule: &Rule) -> String {
+/// A rule as the file would say it.
+#[must_use]
+pub fn rule(rule: &Rule) -> String {
     let mut keys = Keys::default();
     keys.text("name", &rule.name);
     let verb = match rule.action {

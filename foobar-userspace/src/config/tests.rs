@@ -161,6 +161,45 @@ fn colour_is_there_when_asked_for() {
 }
 
 #[test]
+fn one_wrong_letter_is_not_told_many_times() {
+    let letters: Vec<char> = ESTATE.chars().collect();
+    for at in (0..letters.len()).filter(|at| !letters[*at].is_alphanumeric()) {
+        let text: String = letters[..at].iter().chain(&letters[at + 1..]).collect();
+        if let Err(diagnostics) = read(&text) {
+            let told = diagnostics.iter().len();
+            assert!(told <= 5, "without letter {at}: {told}\n{diagnostics}");
+        }
+    }
+}
+
+#[test]
+fn what_stands_apart_from_a_syntax_error_is_still_checked() {
+    let text = ESTATE
+        .replacen("web1 = { private = [", "web1 = { private = ", 1)
+        .replacen(
+            "edge = { policy = \"drop\"",
+            "edge = { policy = \"dorp\"",
+            1,
+        )
+        .replacen("every = \"2s\"", "every = \"2\"", 1)
+        .replacen("on = \"lb1\"", "on = lb1", 1);
+    let told = read(&text).expect_err("four mistakes");
+    let lines: Vec<_> = told
+        .iter()
+        .filter_map(|told| Some(told.place?.line))
+        .collect();
+    assert_eq!(lines, [4, 18, 27, 30], "{told}");
+}
+
+#[test]
+fn a_name_cannot_speak_to_the_terminal() {
+    let text = ESTATE.replacen(r#"ingress = "edge""#, r#"ingress = "\u001b[2Jedge""#, 1);
+    let told = read(&text).expect_err("unknown").render(false, 120);
+    assert!(told.contains("unknown policy"), "{told}");
+    assert!(!told.contains('\u{1b}'), "{told}");
+}
+
+#[test]
 fn a_file_that_is_not_there_says_how_to_begin() {
     let rendered = load(Path::new("/nonexistent/foobar.toml"))
         .expect_err("absent")
@@ -377,6 +416,78 @@ fn an_ipv6_vip_without_ipv6_backends_is_refused() {
         told.contains("no backend has a private IPv6 address for the vip `[2001:db8::10]:8080`"),
         "{told}"
     );
+}
+
+#[test]
+fn an_endpoint_may_answer_for_one_service_of_each_family_and_protocol() {
+    let extra = |name, vip, proto| {
+        format!(
+            "[l4.{name}]\non = \"lb1\"\nvip = \"{vip}\"\nproto = \"{proto}\"\nbackends = [{{ host = \"web1\", port = 53 }}]\n"
+        )
+    };
+    let text = format!(
+        "{}\n{}{}{}",
+        ESTATE,
+        extra("a", "203.0.113.10:53", "tcp"),
+        extra("b", "[2001:db8::10]:53", "tcp"),
+        extra("c", "203.0.113.10:53", "udp")
+    );
+    assert!(read(&text).is_ok(), "{}", read(&text).expect_err("told"));
+    let text = format!("{text}{}", extra("d", "10.0.0.10:53", "udp"));
+    let told = read(&text)
+        .expect_err("web1:53/udp answers for c")
+        .to_string();
+    assert!(
+        told.contains("backend `web1:53` already answers for `l4.c`"),
+        "{told}"
+    );
+}
+
+#[test]
+fn more_than_the_kernels_tables_hold_is_refused() {
+    let many = |count: u32, one: fn(u32) -> String| (0..count).map(one).collect::<String>();
+    let sets = many(foobar_ebpf::abi::MAX_SETS, |n| format!("s{n} = {{}}\n"));
+    let interfaces = many(foobar_ebpf::abi::MAX_INTERFACES + 1, |n| {
+        format!("i{n} = {{ dev = \"eth{n}\" }}\n")
+    });
+    let services = many(foobar_ebpf::abi::MAX_VIPS / 2, |n| {
+        format!(
+            "[l4.s{n}]\non = \"lb1\"\nvip = \"public:{0}\"\nbackends = [{{ host = \"web1\", port = {0} }}]\n",
+            n + 10_000
+        )
+    });
+    for (text, phrase) in [
+        (
+            ESTATE.replacen("[sets]\n", &format!("[sets]\n{sets}"), 1),
+            "more than 64 sets",
+        ),
+        (
+            ESTATE.replacen(
+                "[firewall]",
+                &format!("[nodes.web3]\n{interfaces}[firewall]"),
+                1,
+            ),
+            "more than 16 interfaces",
+        ),
+        (
+            format!("{ESTATE}\n{services}"),
+            "node `lb1` has more than 256 vips",
+        ),
+    ] {
+        let told = read(&text).expect_err(phrase);
+        assert_eq!(told.iter().len(), 1, "{told}");
+        assert!(told.to_string().contains(phrase), "{told}");
+    }
+}
+
+#[test]
+fn names_that_fit_no_label_are_refused() {
+    let text = ESTATE
+        .replace("web1", "a-host-with-a-name-of-32-letters")
+        .replacen("[l4.plain]", "[l4.a-service-with-a-name-of-32-letter]", 1)
+        .replace("fd00::11", "fd00:1111:2222:3333:4444:5555:6666:7777");
+    let told = read(&text).expect_err("too long").to_string();
+    assert!(told.contains("letters too long together"), "{told}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The file as a tree of values that know where they stand.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -18,18 +18,116 @@ pub(super) struct Name<'a> {
     span: (usize, usize),
 }
 
-/// Reads as much of `text` as is TOML and reports what is not.
-pub(super) fn read<'a>(text: &'a str, problems: &mut Problems) -> Spanned<DeValue<'a>> {
-    let (root, errors) = DeTable::parse_recoverable(text);
-    for error in errors {
-        let span = on_its_line(text, error.span().unwrap_or(0..0));
-        problems.report(
-            Problem::new(span, format!("this is not TOML: {}", error.message()))
-                .help(cure(error.message())),
-        );
+/// `text` with what is not TOML blanked out, and reported: once for each line that stands for itself, lest one missing
+/// bracket be told a hundred times.
+pub(super) fn readable<'a>(text: &'a str, problems: &mut Problems) -> Cow<'a, str> {
+    if DeTable::parse(text).is_ok() {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(
+        sections(text)
+            .into_iter()
+            .map(|section| repaired(text, section, problems))
+            .collect(),
+    )
+}
+
+/// Reads what [`readable`] left; what only the sections together get wrong is reported.
+pub(super) fn read<'a>(readable: &'a str, problems: &mut Problems) -> Spanned<DeValue<'a>> {
+    let (root, errors) = DeTable::parse_recoverable(readable);
+    for error in &errors {
+        problems.report(not_toml(readable, 0, error));
     }
     let span = root.span();
     Spanned::new(span, DeValue::Table(root.into_inner()))
+}
+
+/// From each line that begins with `[` to the next.
+fn sections(text: &str) -> Vec<Range<usize>> {
+    let headers = text.match_indices("\n[").map(|(newline, _)| newline + 1);
+    let starts: Vec<usize> = std::iter::once(0).chain(headers).collect();
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    starts
+        .iter()
+        .copied()
+        .zip(ends)
+        .map(|(start, end)| start..end)
+        .collect()
+}
+
+fn repaired(text: &str, section: Range<usize>, problems: &mut Problems) -> String {
+    let start = section.start;
+    let mut left = text[section].to_owned();
+    let mut found = Vec::new();
+    while let Some(error) = first_error(&left) {
+        let at = on_its_line(&left, error.span().unwrap_or(0..0)).start;
+        let line = line_around(&left, at);
+        let hopeless =
+            line.start == 0 || left[line.clone()].trim().is_empty() || found.len() > LINES;
+        found.push(not_toml(&left, start, &error));
+        if hopeless {
+            found.truncate(1);
+            left = blank(&left);
+        } else {
+            let end = if like_a_header(&left[line.clone()]) {
+                left.len()
+            } else {
+                line.end
+            };
+            let blanked = blank(&left[line.start..end]);
+            left.replace_range(line.start..end, &blanked);
+        }
+    }
+    for problem in found {
+        problems.report(problem);
+    }
+    left
+}
+
+/// `limits]`: what follows belongs to a section whose name cannot be told.
+fn like_a_header(line: &str) -> bool {
+    let last = line
+        .trim()
+        .rsplit([' ', '}', ','])
+        .next()
+        .unwrap_or_default();
+    let name = last.trim_end_matches(']');
+    !name.is_empty()
+        && last.ends_with(']')
+        && name
+            .chars()
+            .all(|letter| letter.is_alphanumeric() || "-_.[\"".contains(letter))
+}
+
+fn first_error(text: &str) -> Option<toml::de::Error> {
+    let (_, errors) = DeTable::parse_recoverable(text);
+    errors
+        .into_iter()
+        .min_by_key(|error| error.span().map_or(0, |span| span.start))
+}
+
+fn line_around(text: &str, at: usize) -> Range<usize> {
+    let at = text.floor_char_boundary(at);
+    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let end = text[at..]
+        .find('\n')
+        .map_or(text.len(), |newline| at + newline);
+    start..end
+}
+
+/// As long as before, so that everything behind it stays where it is.
+fn blank(text: &str) -> String {
+    let blank = |byte| if byte == b'\n' { '\n' } else { ' ' };
+    text.bytes().map(blank).collect()
+}
+
+fn not_toml(text: &str, start: usize, error: &toml::de::Error) -> Problem {
+    let span = on_its_line(text, error.span().unwrap_or(0..0));
+    Problem::new(
+        start + span.start..start + span.end,
+        format!("this is not TOML: {}", error.message()),
+    )
+    .help(cure(error.message()))
 }
 
 /// What is missing at the end of a line is told there, not on the next.
@@ -181,3 +279,6 @@ impl Name<'_> {
         self.span.0..self.span.1
     }
 }
+
+/// Broken lines of a section after which it is given up.
+const LINES: usize = 4;

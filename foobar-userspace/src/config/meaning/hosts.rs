@@ -25,10 +25,6 @@ impl Hosts {
         self.by_name.get(name)
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
-        self.by_name.keys().map(String::as_str)
-    }
-
     pub fn doubtful(&self, name: &str) -> bool {
         self.doubtful.contains(name)
     }

@@ -64,23 +64,28 @@ fn service(
         Some(balancer) => vips(entry, balancer, protocol, taken, problems),
         None => Vec::new(),
     };
+    let written = backends(name, entry, hosts, problems);
     let service = L4Service {
         name: name.text.to_owned(),
         vips,
         protocol,
-        backends: backends(name, entry, &on, protocol, hosts, taken, problems),
+        backends: written.iter().map(|(_, backend)| backend.clone()).collect(),
         check: entry
             .at("check")
             .and_then(|check| check::read(check, problems)),
         place: problems.place(name.span().start),
         on,
     };
-    let doubtful = service
-        .backends
+    for (entry, backend) in &written {
+        not_itself(&service, backend, *entry, problems);
+        taken.endpoints(&service, backend, *entry, problems);
+        fits_a_label(&service, backend, *entry, problems);
+    }
+    let doubtful = written
         .iter()
-        .any(|backend| hosts.doubtful(&backend.host));
+        .any(|(_, backend)| hosts.doubtful(&backend.host));
     if !doubtful && !problems.touch(&entry.extent()) {
-        families(&service, entry, problems);
+        families(&service, entry, &written, problems);
     }
     Some(service)
 }
@@ -126,15 +131,12 @@ fn vips(
     vips
 }
 
-fn backends(
+fn backends<'a>(
     name: Name<'_>,
-    service: Entry<'_>,
-    on: &str,
-    protocol: Protocol,
+    service: Entry<'a>,
     hosts: &Hosts,
-    taken: &mut Taken,
     problems: &mut Problems,
-) -> Vec<Backend> {
+) -> Vec<(Entry<'a>, Backend)> {
     let written = many(service, "backends");
     if let Some(backends) = service.at("backends")
         && written.is_empty()
@@ -158,34 +160,40 @@ fn backends(
                 weight: whole(entry, "weight").unwrap_or(1),
                 kind: text(entry, "kind"),
             };
-            if host.name == on {
-                problems.report(
-                    Problem::new(entry.span(), format!("`{on}` cannot balance to itself"))
-                        .help("what XDP sends leaves the machine; name another host"),
-                );
-            }
-            taken.endpoints(&backend, name, entry, on, protocol, problems);
-            fits_a_label(&backend, name, entry, problems);
-            Some(backend)
+            Some((entry, backend))
         })
         .collect()
+}
+
+fn not_itself(service: &L4Service, backend: &Backend, entry: Entry<'_>, problems: &mut Problems) {
+    let on = &service.on;
+    if backend.host == *on {
+        problems.report(
+            Problem::new(entry.span(), format!("`{on}` cannot balance to itself"))
+                .help("what XDP sends leaves the machine; name another host"),
+        );
+    }
 }
 
 impl Taken {
     fn endpoints(
         &mut self,
+        service: &L4Service,
         backend: &Backend,
-        service: Name<'_>,
         entry: Entry<'_>,
-        on: &str,
-        protocol: Protocol,
         problems: &mut Problems,
     ) {
-        for address in backend.addresses.iter() {
+        let answers = |address: &IpAddr| {
+            service
+                .vips
+                .iter()
+                .any(|vip| vip.is_ipv4() == address.is_ipv4())
+        };
+        for address in backend.addresses.iter().filter(answers) {
             let endpoint = SocketAddr::new(address, backend.port.get());
-            let key = (on.to_owned(), endpoint, protocol);
+            let key = (service.on.clone(), endpoint, service.protocol);
             if let Some((other, first)) = self.endpoints.get(&key) {
-                let problem = if other == service.text {
+                let problem = if *other == service.name {
                     Problem::new(
                         entry.span(),
                         format!(
@@ -205,7 +213,7 @@ impl Taken {
                 return;
             }
             self.endpoints
-                .insert(key, (service.text.to_owned(), entry.span()));
+                .insert(key, (service.name.clone(), entry.span()));
         }
     }
 
@@ -237,7 +245,12 @@ impl Taken {
 }
 
 /// Every vip needs someone behind it, every backend a vip before it.
-fn families(service: &L4Service, entry: Entry<'_>, problems: &mut Problems) {
+fn families(
+    service: &L4Service,
+    entry: Entry<'_>,
+    written: &[(Entry<'_>, Backend)],
+    problems: &mut Problems,
+) {
     for vip in &service.vips {
         let served = |backend: &Backend| has_family(&backend.addresses, vip.ip());
         if !service.backends.iter().any(served) {
@@ -249,7 +262,7 @@ fn families(service: &L4Service, entry: Entry<'_>, problems: &mut Problems) {
             );
         }
     }
-    for (backend, written) in service.backends.iter().zip(many(entry, "backends")) {
+    for (written, backend) in written {
         let reached = |vip: &SocketAddr| has_family(&backend.addresses, vip.ip());
         if !service.vips.is_empty()
             && !service.vips.iter().any(reached)
@@ -280,14 +293,14 @@ fn has_family(addresses: &Addresses, like: IpAddr) -> bool {
 }
 
 /// The kernel's tables name a backend `l4.service host:port address`.
-fn fits_a_label(backend: &Backend, service: Name<'_>, entry: Entry<'_>, problems: &mut Problems) {
+fn fits_a_label(service: &L4Service, backend: &Backend, entry: Entry<'_>, problems: &mut Problems) {
     let longest = backend
         .addresses
         .iter()
         .map(|address| {
             format!(
                 "l4.{} {}:{} {address}",
-                service.text, backend.host, backend.port
+                service.name, backend.host, backend.port
             )
             .len()
         })

@@ -4,35 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 
 use foobar_ebpf::abi::MAX_INTERFACES;
 
-use super::{hosts::Hosts, read as read_word, section, text};
+use super::{read as read_word, section, text};
 use crate::config::{
     Interface, Node, XdpMode,
     diagnostics::{Problem, Problems},
-    nearest::suggest,
     tree::{Entry, Name},
     words::Device,
 };
 
-pub(super) fn read(
-    root: Entry<'_>,
-    hosts: &Hosts,
-    problems: &mut Problems,
-) -> BTreeMap<String, Node> {
-    let hosts_written = root.at("hosts").is_some();
+pub(super) fn read(root: Entry<'_>, problems: &mut Problems) -> BTreeMap<String, Node> {
     section(root, "nodes")
         .into_iter()
         .map(|(name, entry)| {
-            if hosts_written && hosts.get(name.text).is_none() {
-                problems.report(
-                    Problem::new(name.span(), format!("node `{}` is not a host", name.text)).help(
-                        suggest(
-                            name.text,
-                            "add it under `[hosts]`, where there are",
-                            hosts.names(),
-                        ),
-                    ),
-                );
-            }
             let node = Node {
                 name: name.text.to_owned(),
                 interfaces: interfaces(name, entry, problems),

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -13,7 +12,7 @@ use ipnet::IpNet;
 use super::{many, read as read_word, section, whole};
 use crate::config::{
     ReadFile, Set,
-    diagnostics::{Problem, Problems},
+    diagnostics::{Problem, Problems, plain},
     tree::{Entry, Name},
     words::{Element, FilePath, Misread, Period},
 };
@@ -99,17 +98,6 @@ fn elements_of_file(
             );
             Vec::new()
         }
-    }
-}
-
-/// Without `(os error 2)`.
-fn plain(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
-        io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
-        _ => error.to_string(),
     }
 }
 

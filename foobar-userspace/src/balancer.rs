@@ -1,0 +1,11 @@
+//! Which backends a node's services have, and which of them takes which flows.
+
+pub mod health;
+mod plan;
+pub mod ring;
+
+pub use self::{
+    health::{Availability, Health, Observed, availabilities},
+    plan::{Plan, PlanError, PlannedBackend, PlannedVip, plan},
+    ring::{Member, Ring, VipRing},
+};

@@ -1,0 +1,139 @@
+//! All counters of a node at one instant, under their labels.
+
+use std::collections::BTreeMap;
+
+use foobar_ebpf::{
+    abi::{LabelKey, Tally, Traffic},
+    verdict::Reason,
+};
+
+use super::{Direction, KernelError, Table, Tables, clock};
+
+/// What the packet path counted, in the order of the ids.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    pub taken_at: u64,
+    pub interfaces: Vec<Interface>,
+    /// By label: `policy/rule`.
+    pub rules: Vec<(String, Tally)>,
+    /// By label: `l4.name address:port`.
+    pub vips: Vec<(String, Traffic)>,
+    /// By label: `l4.name host:port address`.
+    pub backends: Vec<(String, Traffic)>,
+    pub fill: Vec<Fill>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// `wan eth0`
+    pub label: String,
+    /// Reasons that never occurred are left out.
+    pub verdicts: Vec<(Direction, Reason, Tally)>,
+}
+
+/// How full a map is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Fill {
+    pub map: &'static str,
+    pub entries: u64,
+    pub max: u32,
+}
+
+impl Tables {
+    /// # Errors
+    /// When the kernel refuses to be read.
+    pub fn counters(&self) -> Result<Counters, KernelError> {
+        let labels = self.labels_by_id()?;
+        let of_kind = |kind| {
+            labels
+                .iter()
+                .filter(move |((of, _), _)| *of == kind)
+                .map(|((_, id), text)| (*id, text.clone()))
+        };
+        Ok(Counters {
+            taken_at: clock::monotonic(),
+            interfaces: of_kind(LabelKey::INTERFACE)
+                .map(|(id, label)| {
+                    Ok(Interface {
+                        label,
+                        verdicts: self.verdicts(id)?,
+                    })
+                })
+                .collect::<Result<_, KernelError>>()?,
+            rules: of_kind(LabelKey::RULE)
+                .map(|(id, label)| Ok((label, self.rules.get(id)?)))
+                .collect::<Result<_, KernelError>>()?,
+            vips: of_kind(LabelKey::VIP)
+                .map(|(id, label)| Ok((label, self.vip_traffic.get(id)?)))
+                .collect::<Result<_, KernelError>>()?,
+            backends: of_kind(LabelKey::BACKEND)
+                .map(|(id, label)| Ok((label, self.backend_traffic.get(id)?)))
+                .collect::<Result<_, KernelError>>()?,
+            fill: self.fill()?,
+        })
+    }
+
+    fn labels_by_id(&self) -> Result<BTreeMap<(u32, u32), String>, KernelError> {
+        let labels = self.label_texts()?;
+        Ok(labels
+            .into_iter()
+            .map(|(key, text)| ((key.kind, key.id), text))
+            .collect())
+    }
+
+    /// Of an interface.
+    ///
+    /// # Errors
+    /// When the kernel refuses to be read.
+    pub fn verdicts(&self, interface: u32) -> Result<Vec<(Direction, Reason, Tally)>, KernelError> {
+        let mut verdicts = Vec::new();
+        for (number, direction) in (0..).zip(Direction::ALL) {
+            for reason in Reason::ALL {
+                let slot = (interface * 2 + number) * Reason::SLOTS + reason as u32;
+                let tally = self.reasons.get(slot)?;
+                if tally.packets > 0 {
+                    verdicts.push((direction, reason, tally));
+                }
+            }
+        }
+        Ok(verdicts)
+    }
+
+    fn fill(&self) -> Result<Vec<Fill>, KernelError> {
+        macro_rules! fill {
+            ($($table:ident),+ $(,)?) => {
+                vec![$(Fill {
+                    map: self.$table.name(),
+                    entries: self.$table.count()?,
+                    max: self.$table.max(),
+                }),+]
+            };
+        }
+        Ok(fill![
+            vips_v4,
+            vips_v6,
+            returns_v4,
+            returns_v6,
+            local_v4,
+            local_v6,
+            routes_v4,
+            routes_v6,
+            remembered_v4,
+            remembered_v6,
+            flows_v4,
+            flows_v6,
+            fragments_v4,
+            fragments_v6,
+            set_prefixes_v4,
+            set_prefixes_v6,
+            set_hosts_v4,
+            set_hosts_v6,
+            jail_v4,
+            jail_v6,
+            buckets_v4,
+            buckets_v6,
+            labels,
+        ])
+    }
+}
