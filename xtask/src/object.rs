@@ -26,8 +26,13 @@ pub const PRODUCT: Object = Object {
     variable: "FOOBAR_EBPF_OBJECT",
 };
 
+pub const BENCH: Object = Object {
+    bin: "foobar-bench-ebpf",
+    variable: "FOOBAR_BENCH_EBPF_OBJECT",
+};
+
 /// Every one that is linted, and built for a bench.
-pub const ALL: &[Object] = &[PRODUCT];
+pub const ALL: &[Object] = &[PRODUCT, BENCH];
 
 impl Object {
     /// Builds it and answers with the accepted file.
