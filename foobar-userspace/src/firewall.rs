@@ -165,10 +165,14 @@ pub fn compile(
     let mut report = BTreeMap::new();
     let mut offsets = BTreeMap::new();
     let mut slots = slots.as_slice();
+    let mut demand: usize = policies
+        .values()
+        .flat_map(|policy| Family::ALL.map(|family| demand_of(policy, family)))
+        .sum();
     for policy in policies.values() {
         let (own, rest) = slots.split_at(policy.rules.len());
         slots = rest;
-        let (offset, told) = compile_policy(config, policy, labels, own, &mut blob)?;
+        let (offset, told) = compile_policy(config, policy, labels, own, &mut demand, &mut blob)?;
         offsets.insert(policy.name.as_str(), offset);
         report.insert(policy.name.clone(), told);
     }
@@ -219,6 +223,7 @@ fn compile_policy(
     policy: &Policy,
     labels: &Labels,
     slots: &[u32],
+    demand: &mut usize,
     blob: &mut Blob,
 ) -> Result<(u32, PolicyReport), CompileError> {
     let names = Names {
@@ -244,7 +249,9 @@ fn compile_policy(
             return Err(names.too_large(combinations * family.record_words(), combinations, blob));
         }
         let records = record::expand(policy, family, &|rule, set| names.set(rule, set))?;
-        let forest = Forest::grow(&records, family, blob.left())
+        *demand -= demand_of(policy, family);
+        let room = blob.left().saturating_sub(*demand * FAIR);
+        let forest = Forest::grow(&records, family, room)
             .map_err(|words| names.too_large(words, records.len(), blob))?;
         if forest.worst_steps() > ruleset::BUDGET {
             return Err(names.too_deep(&forest, &records, family));
@@ -274,6 +281,14 @@ fn compile_policy(
         .collect();
     Ok((offset, report))
 }
+
+/// Words of the policy's records, were each there once.
+fn demand_of(policy: &Policy, family: Family) -> usize {
+    record::combinations(policy, family) * family.record_words()
+}
+
+/// Room that is kept for each record that is yet to come, in records: a tree holds copies.
+const FAIR: usize = 2;
 
 /// What a policy's names stand for, and how its troubles are told.
 struct Names<'a> {

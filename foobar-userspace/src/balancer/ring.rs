@@ -160,6 +160,11 @@ fn handed_over(slot: Slot, owner: u32) -> Slot {
     } else {
         slot.current()
     };
+    if before == Slot::NOBODY {
+        // Where nobody was, no flow is to be kept; only remembered ones may be elsewhere.
+        let previous = if slot.tracked() { owner } else { before };
+        return Slot::new(owner, previous, slot.tracked());
+    }
     Slot::new(owner, before, true)
 }
 
@@ -278,6 +283,39 @@ mod tests {
         assert!(ring.settle(&[2], start + SETTLE * 3));
         assert_eq!(ring.phase(), Phase::Settled);
         assert_eq!(ring.deadline(), None);
+    }
+
+    #[test]
+    fn the_first_backend_of_a_cold_start_needs_no_tracking() {
+        let now = Instant::now();
+        let mut members = up(&[1, 1]);
+        members
+            .iter_mut()
+            .for_each(|member| member.availability = Availability::Down);
+        let mut ring = VipRing::new(&members, now);
+        members
+            .iter_mut()
+            .for_each(|member| member.availability = Availability::Up);
+        assert!(ring.steer(&members, now));
+        assert_eq!(ring.phase(), Phase::Settled);
+        assert!(
+            ring.slots()
+                .iter()
+                .all(|slot| slot.current() != Slot::NOBODY)
+        );
+    }
+
+    #[test]
+    fn remembered_flows_outlive_a_time_without_owners() {
+        let now = Instant::now();
+        let mut members = up(&[1]);
+        let mut ring = VipRing::new(&members, now);
+        members[0].availability = Availability::Draining;
+        ring.steer(&members, now);
+        ring.settle(&[1], now + SETTLE);
+        members.push(member(2, 1, Availability::Up));
+        ring.steer(&members, now + SETTLE);
+        assert_eq!(ring.phase(), Phase::Aftermath);
     }
 
     #[test]

@@ -37,9 +37,10 @@ impl Forest {
             &[together, wild_apart, by_specifics, by_specifics_and_ports]
         };
         let mut best: Option<Self> = None;
-        for (effort, limit) in EFFORTS
-            .into_iter()
-            .zip([comfortable, comfortable, left, left])
+        for (effort, limit) in
+            EFFORTS
+                .into_iter()
+                .zip([comfortable, comfortable, left, left, left, left])
         {
             for partition in partitions {
                 let groups = partition(records, &members, family);
@@ -293,22 +294,36 @@ impl Family {
     }
 }
 
-const EFFORTS: [Effort; 4] = [
+const EFFORTS: [Effort; 6] = [
     Effort {
         leaf: 3,
         copies: 2.0,
+        room: 0.15,
     },
     Effort {
         leaf: 6,
-        copies: 1.6,
+        copies: 1.8,
+        room: 0.4,
     },
     Effort {
-        leaf: 8,
-        copies: 1.6,
+        leaf: 6,
+        copies: 2.0,
+        room: 1.0,
+    },
+    Effort {
+        leaf: 12,
+        copies: 2.0,
+        room: 1.0,
     },
     Effort {
         leaf: 16,
-        copies: 1.2,
+        copies: 1.3,
+        room: 1.0,
+    },
+    Effort {
+        leaf: 24,
+        copies: 1.1,
+        room: 2.0,
     },
 ];
 /// More records than these are not tried in every partition.

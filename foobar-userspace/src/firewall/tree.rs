@@ -16,6 +16,8 @@ pub(super) struct Effort {
     pub leaf: usize,
     /// A cut may make that many records out of one, at most.
     pub copies: f64,
+    /// What room costs, in halvings of the lists.
+    pub room: f64,
 }
 
 #[derive(Clone, Debug)]
@@ -217,12 +219,12 @@ impl Grower<'_> {
     ) -> Option<Cut> {
         let mut best: Option<(f64, Cut)> = None;
         let mut counts = vec![0; (1 << ruleset::MAX_BITS) + 1];
-        for dim in 0..self.family.dims() {
+        for (dim, bound) in bounds.iter().enumerate().take(self.family.dims()) {
             let fields: Vec<_> = members
                 .iter()
-                .map(|member| self.records[*member as usize].fields[dim].within(bounds[dim]))
+                .map(|member| self.records[*member as usize].fields[dim].within(*bound))
                 .collect();
-            if fields.iter().all(|field| *field == bounds[dim]) {
+            if fields.iter().all(|field| field == bound) {
                 continue;
             }
             for cut in promising(dim, &fields, region) {
@@ -261,11 +263,15 @@ impl Grower<'_> {
         let copies = sum as f64 / all;
         let typical = squares as f64 / (sum.max(1)) as f64;
         let shrinks = (most as usize) < fields.len() || typical < all * 0.75;
-        if !shrinks || typical + 1.0 > all || copies > self.effort.copies + 8.0 / all {
+        if !shrinks || typical + 1.0 > all || copies > self.effort.copies + SLACK / all {
             return None;
         }
         let room = copies + values as f64 / (all * self.family.record_words() as f64);
-        Some(0.5 * typical.max(1.0).log2() + 0.5 * (most.max(1) as f64).log2() + 0.15 * room)
+        Some(
+            0.5 * typical.max(1.0).log2()
+                + 0.5 * (most.max(1) as f64).log2()
+                + self.effort.room * room,
+        )
     }
 }
 
@@ -464,5 +470,7 @@ const WIDTHS: [u32; 7] = [1, 2, 4, 6, 8, 10, ruleset::MAX_BITS];
 const PORT: u32 = 16;
 /// So few records are compared with each other at every node.
 const LITTLE: usize = 16;
+/// Copies that a cut may make of few records on top.
+const SLACK: f64 = 8.0;
 /// Nodes on a way; what is not told apart by then never will be.
 const DEEPEST: u32 = 24;
