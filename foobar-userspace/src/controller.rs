@@ -46,7 +46,8 @@ use crate::{
     config::{self, Diagnostics},
     explain,
     kernel::{
-        self, Deployment, Direction, HashKeys, KernelError, NodeLock, Origin, Table, Tables, clock,
+        self, Deployment, Direction, HashKeys, KernelError, NodeLock, Origin, Sizes, Table, Tables,
+        clock,
     },
     labels::Labels,
     routes::{Event, NextHop, Router, RoutesError},
@@ -121,7 +122,7 @@ pub async fn run_locked(
 /// As [`run`] for the configuration.
 pub fn dry_run(options: &Options) -> Result<Vec<String>, RunError> {
     let config = config::load(&options.config)?;
-    let estate = Estate::compile(config, &options.node, Default::default(), 1)?;
+    let estate = Estate::compile(config, &options.node, Labels::default(), 1)?;
     Ok(estate.summary())
 }
 
@@ -144,6 +145,7 @@ struct Controller {
     members: Members,
     /// What the kernel was brought to last.
     desired: Desired,
+    in_service: bool,
     checks: Checks<u32>,
     router: Router,
     hops: BTreeMap<IpAddr, NextHop>,
@@ -161,25 +163,7 @@ impl Controller {
             .clone()
             .unwrap_or_else(|| secret::state_directory(&options.node));
         let keys = secret::hash_keys(&directory)?;
-        // Before anything is opened: a configuration that does not compile changes nothing.
-        let draft = Estate::compile(config, &options.node, Default::default(), 1)?;
-        let deployment =
-            task::block_in_place(|| Deployment::open(&options.node, keys, draft.sizes()))?;
-        let pinned = deployment.tables().labels.contents()?;
-        let labels = Labels::restore(pinned);
-        let estate = Estate::compile(draft.config, &options.node, labels, 1)?;
-        let (router, events) = Router::start().await?;
-        let (checks, observations) = Checks::new(probe);
         let mut troubles = Troubles::default();
-        if let Origin::Rebuilt(reason) = deployment.origin() {
-            troubles.note(
-                "state",
-                format!(
-                    "the tables in the kernel could not be taken over: {reason}; counters, jails and remembered flows \
-                     started anew"
-                ),
-            );
-        }
         let memory = Memory::recall(&directory).unwrap_or_else(|error| {
             troubles.note(
                 "memory",
@@ -190,6 +174,23 @@ impl Controller {
             );
             Memory::default()
         });
+        // Before anything is opened: a configuration that does not compile changes nothing.
+        let draft = Estate::compile(config, &options.node, Labels::default(), 1)?;
+        let sizes = Members::new(draft.sets(), &memory.added).sizes();
+        let deployment = task::block_in_place(|| Deployment::open(&options.node, keys, sizes))?;
+        let labels = Labels::restore(deployment.tables().labels.contents()?);
+        let estate = Estate::compile(draft.config, &options.node, labels, 1)?;
+        let (router, events) = Router::start().await?;
+        let (checks, observations) = Checks::new(probe);
+        if let Origin::Rebuilt(reason) = deployment.origin() {
+            troubles.note(
+                "state",
+                format!(
+                    "the tables in the kernel could not be taken over: {reason}; counters, jails and remembered flows \
+                     started anew"
+                ),
+            );
+        }
         let tables = deployment.tables();
         let balancing = Balancing::restore(
             estate.plan.clone(),
@@ -205,6 +206,7 @@ impl Controller {
             started: Instant::now(),
             loaded_at: SystemTime::now(),
             desired: Desired::default(),
+            in_service: false,
             hops: BTreeMap::new(),
             wanted: BTreeMap::new(),
             options,
@@ -223,8 +225,14 @@ impl Controller {
         };
         controller.aim();
         controller.learn_ways(&mut inbox.events).await;
-        task::block_in_place(|| controller.take_service())?;
-        Ok((controller, inbox))
+        match task::block_in_place(|| controller.take_service()) {
+            Ok(()) => Ok((controller, inbox)),
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = controller.deployment.abandon();
+                Err(error.into())
+            }
+        }
     }
 
     /// Waits a moment for the next hops, so that the first packets find them.
@@ -254,6 +262,7 @@ impl Controller {
         let desired = self.desire(&self.estate, &self.balancing, &self.members);
         apply(&mut self.deployment, &desired)?;
         self.desired = desired;
+        self.in_service = true;
         for attachment in self.deployment.attachments() {
             tracing::info!(
                 interface = attachment.hook.interface,
@@ -340,8 +349,11 @@ impl Controller {
         }
     }
 
-    /// Writes backends and rings where they differ from what the kernel holds.
+    /// Writes backends and rings where they differ from what the kernel holds; before the start that is all at once.
     fn bring_balancing(&mut self) {
+        if !self.in_service {
+            return;
+        }
         let backends = self.balancing.backends(&self.hops);
         let rings = self.balancing.rings();
         let written = bring_balancing(&mut self.deployment, &self.desired, &backends, &rings);
@@ -456,12 +468,22 @@ impl Controller {
         let tables = self.deployment.tables_mut();
         let message = change(&mut next, tables)?;
         let sets = next.tables();
-        if let Err(error) = apply_sets(tables, &self.desired.sets, &sets) {
-            // What was written of it is taken back by the difference the other way.
-            let _ = apply_sets(tables, &sets, &self.desired.sets);
-            return Err(refusal(&error));
+        if self.deployment.holds(next.sizes()) {
+            let tables = self.deployment.tables_mut();
+            if let Err(error) = apply_sets(tables, &self.desired.sets, &sets) {
+                // What was written of it is taken back by the difference the other way.
+                let _ = apply_sets(tables, &sets, &self.desired.sets);
+                return Err(refusal(&error));
+            }
+            self.desired.sets = sets;
+        } else {
+            let desired = Desired {
+                sets,
+                ..self.desired.clone()
+            };
+            self.bring_all(&desired, next.sizes())?;
+            self.desired = desired;
         }
-        self.desired.sets = sets;
         self.members = next;
         self.keep_memory();
         tracing::info!("{message}");
@@ -535,7 +557,7 @@ impl Controller {
         let balancing = self.balancing.replanned(next.plan.clone(), Instant::now());
         let members = Members::new(next.sets(), &self.members.added());
         let desired = self.desire(&next, &balancing, &members);
-        self.bring_all(&desired, &next)?;
+        self.bring_all(&desired, members.sizes())?;
         if self.estate.config.admin != next.config.admin {
             tracing::warn!("the administration socket moves at the next start");
         }
@@ -552,18 +574,16 @@ impl Controller {
         })
     }
 
-    fn bring_all(&mut self, desired: &Desired, next: &Estate) -> Result<(), Refusal> {
+    /// All of it, or what was before.
+    fn bring_all(&mut self, desired: &Desired, sizes: Sizes) -> Result<(), Refusal> {
         if let Err(error) = self.deployment.prepare(&desired.hooks) {
             let _ = self.deployment.prepare(&self.desired.hooks);
             return Err(refusal(&error));
         }
-        let written = match self.enlarged(next) {
-            Ok(None) => apply(&mut self.deployment, desired),
-            Ok(Some(mut larger)) => larger
-                .prepare(&desired.hooks)
-                .and_then(|()| apply(&mut larger, desired))
-                .map(|()| self.deployment = larger),
-            Err(error) => Err(error),
+        let written = if self.deployment.holds(sizes) {
+            apply(&mut self.deployment, desired)
+        } else {
+            self.enlarge(desired, sizes)
         };
         written.map_err(|error| {
             let taken_back = self
@@ -571,18 +591,29 @@ impl Controller {
                 .prepare(&self.desired.hooks)
                 .and_then(|()| apply(&mut self.deployment, &self.desired));
             if let Err(second) = taken_back {
-                tracing::error!("cannot take the failed reload back: {}", chain(&second));
+                tracing::error!("cannot take the failed change back: {}", chain(&second));
             }
             refusal(&error)
         })
     }
 
-    /// A deployment with larger tables, where the present ones are too small.
-    fn enlarged(&self, next: &Estate) -> Result<Option<Deployment>, KernelError> {
-        if self.deployment.holds(next.sizes()) {
-            return Ok(None);
+    /// Moves to a deployment with larger tables.
+    fn enlarge(&mut self, desired: &Desired, sizes: Sizes) -> Result<(), KernelError> {
+        let mut larger = Deployment::open(&self.options.node, self.keys, sizes)?;
+        let moved = larger
+            .prepare(&desired.hooks)
+            .and_then(|()| apply(&mut larger, desired));
+        match moved {
+            Ok(()) => {
+                self.deployment = larger;
+                Ok(())
+            }
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = larger.abandon();
+                Err(error)
+            }
         }
-        Deployment::open(&self.options.node, self.keys, next.sizes()).map(Some)
     }
 }
 

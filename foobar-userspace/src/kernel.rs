@@ -19,6 +19,7 @@ use aya::{Ebpf, util::KernelVersion};
 
 use self::{
     bpffs::Pins,
+    device::Device,
     link::Outcome,
     object::{Blueprint, Fit, Purpose},
 };
@@ -233,7 +234,7 @@ impl Deployment {
     /// When a device is missing or the kernel refuses the programs.
     pub fn prepare(&mut self, hooks: &[Hook]) -> Result<(), KernelError> {
         for hook in hooks {
-            if device::Device::named(&hook.device)?.is_none() {
+            if Device::named(&hook.device)?.is_none() {
                 return Err(KernelError::NoDevice {
                     interface: hook.interface.clone(),
                     device: hook.device.clone(),
@@ -333,21 +334,17 @@ impl Deployment {
             .collect()
     }
 
-    /// Attaches again where a device was removed and came back since.
+    /// Attaches again where a device was removed and came back, or where someone took a program off.
     ///
     /// # Errors
-    /// As [`Self::attach`]; a device that is still gone is none.
+    /// As [`Self::attach`]; a device that is gone is none, see [`Self::lost`].
     pub fn reattach_lost(&mut self) -> Result<Vec<Attachment>, KernelError> {
         let mut back = Vec::new();
         for loaded in self.loaded.values_mut() {
-            let Some(device) = device::Device::named(&loaded.hook.device)? else {
+            let Some(device) = Device::named(&loaded.hook.device)? else {
                 continue;
             };
-            let ours = object::ingress(&mut loaded.object)?
-                .info()
-                .map(|info| info.id())
-                .ok();
-            if device.xdp.map(|xdp| xdp.program) == ours {
+            if link::is_attached(&mut loaded.object, &loaded.hook, &device, self.egress_mode)? {
                 continue;
             }
             let mut undo = Vec::new();
@@ -356,6 +353,34 @@ impl Deployment {
             back.push(attachment);
         }
         Ok(back)
+    }
+
+    /// Hooks whose devices are gone.
+    ///
+    /// # Errors
+    /// When rtnetlink does not answer.
+    pub fn lost(&self) -> Result<Vec<Hook>, KernelError> {
+        let mut lost = Vec::new();
+        for loaded in self.loaded.values() {
+            if Device::named(&loaded.hook.device)?.is_none() {
+                lost.push(loaded.hook.clone());
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Takes back what opening it created, if nothing was attached yet and nothing was there before.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn abandon(self) -> Result<(), KernelError> {
+        match self.origin {
+            Origin::Fresh => self.pins.remove(),
+            Origin::Adopted => Ok(()),
+            Origin::Enlarged | Origin::Rebuilt(_) => {
+                bpffs::remove_directory(&self.pins.next_maps())
+            }
+        }
     }
 }
 

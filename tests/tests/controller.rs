@@ -320,6 +320,62 @@ fn who_is_put_into_a_set_is_cut_off_until_taken_out() {
 }
 
 #[test]
+fn a_long_block_list_moves_the_tables_and_keeps_what_they_hold() {
+    let lab = Lab::new();
+    let controller = lab.start();
+    lab.fetch(10);
+    let before = controller.snapshot().services[0].traffic;
+    let ring = lab.ring();
+    let list = lab.directory.path().join("blocklist.txt");
+    let hosts: String = (0..80_000_u32)
+        .map(|host| format!("{}\n", std::net::Ipv4Addr::from(0x0a80_0000 + host)))
+        .collect();
+    fs::write(&list, hosts + "203.0.113.7\n").expect("written");
+    let text = lab.configuration();
+    lab.configure(&text.replace(
+        "banned = { max = 1000 }",
+        "banned = { file = \"blocklist.txt\", max = 1000000 }",
+    ));
+    controller.answered(Request::Reload { apply: Apply::Now });
+    assert!(lab.fetch(2).is_empty(), "the list holds the client");
+    assert!(controller.snapshot().services[0].traffic.connections >= before.connections);
+    lab.configure(&text);
+    controller.answered(Request::Reload { apply: Apply::Now });
+    assert_eq!(lab.ring(), ring, "no slot moved");
+    controller.done(Request::SetAdd {
+        set: "jail".to_owned(),
+        elements: vec!["192.0.2.1/32".parse().expect("a host")],
+        timeout: None,
+    });
+    let status = controller.status();
+    assert!(status.healthy, "{status:?}");
+}
+
+#[test]
+fn a_device_that_goes_is_told_and_served_again_when_it_comes_back() {
+    let lab = Lab::new();
+    let controller = lab.start();
+    lab.run("ip link del lan2");
+    controller.until("lan2 is gone", |status| {
+        !status.healthy
+            && status
+                .warnings
+                .iter()
+                .any(|text| text.contains("lan2 is gone"))
+    });
+    lab.run(&format!(
+        "ip link add lan2 type veth peer name eth0 netns {}",
+        lab.peer("web2")
+    ));
+    lab.run("ip link set lan2 up");
+    controller.until("lan2 is back", |status| {
+        !status.warnings.iter().any(|text| text.contains("is gone"))
+    });
+    thread::sleep(Duration::from_secs(1));
+    assert!(lab.succeeds("ip link show dev lan2 | grep -q xdp"));
+}
+
+#[test]
 fn explain_names_the_rule_the_backend_and_the_rewritten_packet() {
     let lab = Lab::new();
     let controller = lab.start();
@@ -378,7 +434,7 @@ fn explain_names_the_rule_the_backend_and_the_rewritten_packet() {
 fn a_second_controller_is_refused_and_the_first_goes_on() {
     let lab = Lab::new();
     let _controller = lab.start();
-    let error = lab.try_start().err().expect("refused");
+    let error = lab.try_start().expect_err("refused");
     assert!(
         matches!(error, RunError::Kernel(KernelError::Locked { .. })),
         "{error:?}"
@@ -398,11 +454,11 @@ fn a_configuration_that_cannot_run_changes_nothing() {
         &lab.configuration()
             .replace("dev = \"lan2\"", "dev = \"lan9\""),
     );
-    let error = lab.try_start().err().expect("refused");
+    let error = lab.try_start().expect_err("refused");
     assert!(error.to_string().contains("lan9"), "{error}");
     assert!(!lab.pins().join("links").exists(), "nothing is attached");
     lab.configure("version = 1\n[nodes]\n");
-    assert_eq!(lab.try_start().err().expect("refused").exit_status(), 78);
+    assert_eq!(lab.try_start().expect_err("refused").exit_status(), 78);
 }
 
 fn state(status: &Status, host: &str) -> BackendState {

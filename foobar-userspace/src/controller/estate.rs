@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use foobar_ebpf::abi::{LabelKey, SET_HOSTS, SET_PREFIXES};
+use foobar_ebpf::abi::LabelKey;
 
 use super::rules;
 use crate::{
     balancer::{self, Plan},
     config::{self, Config, Interface},
     firewall::{self, CompileError, Ruleset},
-    kernel::{Hook, Sizes},
+    kernel::Hook,
     labels::{Kind, Labels},
 };
 
@@ -105,25 +105,6 @@ impl Estate {
         })
     }
 
-    /// Room for twice what the file and its lists hold: the rest is for the command line.
-    pub fn sizes(&self) -> Sizes {
-        let elements: usize = self
-            .config
-            .sets
-            .values()
-            .map(|set| set.elements.len() + set.file_elements.len())
-            .sum();
-        let room = u32::try_from(elements.saturating_mul(2).next_power_of_two())
-            .unwrap_or(MOST_ELEMENTS)
-            .min(MOST_ELEMENTS);
-        let defaults = Sizes::default();
-        Sizes {
-            set_hosts: room.max(SET_HOSTS),
-            set_prefixes: room.max(SET_PREFIXES),
-            ..defaults
-        }
-    }
-
     /// What it holds, one line each.
     pub fn summary(&self) -> Vec<String> {
         let interfaces = self.interfaces().iter().map(|interface| {
@@ -160,5 +141,3 @@ impl Estate {
         interfaces.chain(policies).chain(services).collect()
     }
 }
-
-const MOST_ELEMENTS: u32 = 1 << 24;

@@ -10,13 +10,13 @@ use foobar_ebpf::abi::{Member, MemberV4, MemberV6, SetInfo};
 use ipnet::IpNet;
 
 use super::{
-    apply::Sets,
+    apply::Sets as SetTables,
     hops::{word, words},
 };
 use crate::{
     admin::api::{ElementLine, Refusal, SetLine},
     config,
-    kernel::{KernelError, Prefix, Table, Tables},
+    kernel::{KernelError, Prefix, Sizes, Table, Tables},
 };
 
 /// Added by the command line; `None`: for ever.
@@ -69,6 +69,24 @@ impl Members {
             .collect()
     }
 
+    /// Room for twice what there is, so that not every addition moves the tables.
+    pub fn sizes(&self) -> Sizes {
+        let mut hosts = 0;
+        let mut prefixes = 0;
+        for element in self.sets.values().flat_map(Set::elements) {
+            match is_host(element) {
+                true => hosts += 1,
+                false => prefixes += 1,
+            }
+        }
+        let defaults = Sizes::default();
+        Sizes {
+            set_hosts: room(hosts, defaults.set_hosts),
+            set_prefixes: room(prefixes, defaults.set_prefixes),
+            ..defaults
+        }
+    }
+
     /// Drops what is over; true when something was.
     pub fn expire(&mut self, now: SystemTime) -> bool {
         let mut expired = false;
@@ -82,8 +100,8 @@ impl Members {
     }
 
     /// As the tables should hold them.
-    pub fn tables(&self) -> Sets {
-        let mut tables = Sets::default();
+    pub fn tables(&self) -> SetTables {
+        let mut tables = SetTables::default();
         let mut prefixes: BTreeMap<IpNet, u64> = BTreeMap::new();
         for set in self.sets.values() {
             let mut info = SetInfo {
@@ -304,7 +322,7 @@ impl Set {
     }
 }
 
-impl Sets {
+impl SetTables {
     fn add_host(&mut self, set: u32, address: IpAddr) {
         let member = Member { expires: u64::MAX };
         match address {
@@ -352,6 +370,14 @@ fn inherited(prefixes: BTreeMap<IpNet, u64>) -> Vec<(IpNet, u64)> {
         found.push((prefix, mask));
     }
     found
+}
+
+/// None while the default suffices.
+fn room(elements: usize, default: u32) -> u32 {
+    if elements <= default as usize {
+        return default;
+    }
+    u32::try_from((elements * 2).next_power_of_two()).unwrap_or(u32::MAX)
 }
 
 fn is_host(element: &IpNet) -> bool {
@@ -449,6 +475,14 @@ mod tests {
         );
         let mask = tables.prefixes_v4.values().next().expect("one");
         assert_eq!(*mask, [1 << 3, 0]);
+    }
+
+    #[test]
+    fn there_is_room_for_more_than_there_is() {
+        assert_eq!(members().sizes(), Sizes::default());
+        assert_eq!(room(65_536, 65_536), 65_536);
+        assert_eq!(room(65_537, 65_536), 262_144);
+        assert_eq!(room(1_000_000, 65_536), 2_097_152);
     }
 
     #[test]

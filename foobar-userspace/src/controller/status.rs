@@ -152,7 +152,17 @@ impl Controller {
     }
 
     fn about_interfaces(&self) -> Result<Vec<Remark>, KernelError> {
-        let mut remarks = Vec::new();
+        let mut remarks: Vec<Remark> = self
+            .deployment
+            .lost()?
+            .into_iter()
+            .map(|hook| {
+                Remark::grave(format!(
+                    "interface {}: the device {} is gone",
+                    hook.interface, hook.device
+                ))
+            })
+            .collect();
         for attachment in self.deployment.attachments() {
             let hook = &attachment.hook;
             if attachment.ingress == IngressMode::Generic && hook.mode == XdpMode::Auto {

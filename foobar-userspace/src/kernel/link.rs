@@ -3,6 +3,7 @@
 use std::{error::Error, fs, io, path::Path};
 
 use aya::{
+    Ebpf,
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaMode,
         links::{FdLink, Link, LinkError, PinnedLink},
@@ -20,6 +21,7 @@ use super::{
     bpffs::{self, Pins},
     device::Device,
     error::errno,
+    object,
 };
 use crate::config::XdpMode;
 
@@ -128,6 +130,30 @@ pub(super) fn attach_egress(
     match mode {
         EgressMode::Tcx => attach_tcx(program, hook, pins),
         EgressMode::Clsact => attach_clsact(program, hook),
+    }
+}
+
+/// Whether both programs of the object sit on the device.
+pub(super) fn is_attached(
+    object: &mut Ebpf,
+    hook: &Hook,
+    device: &Device,
+    egress_mode: EgressMode,
+) -> Result<bool, KernelError> {
+    let ingress = object::ingress(object)?.info().map(|info| info.id()).ok();
+    if device.xdp.map(|xdp| xdp.program) != ingress {
+        return Ok(false);
+    }
+    match egress_mode {
+        EgressMode::Tcx => {
+            let egress = object::egress(object)?.info().map(|info| info.id()).ok();
+            let on_device = SchedClassifier::query_tcx(&hook.device, TcAttachType::Egress)
+                .map_err(|error| failed("ask for the tcx programs", hook, error))?
+                .1;
+            Ok(on_device.iter().any(|program| Some(program.id()) == egress))
+        }
+        // A filter goes with its device alone.
+        EgressMode::Clsact => Ok(true),
     }
 }
 
