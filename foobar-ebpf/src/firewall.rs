@@ -148,6 +148,9 @@ fn first_match<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
     if walk.is_done { walk.action } else { BROKEN }
 }
 
+const NODES_PER_STEP: u32 = 3;
+const RECORDS_PER_STEP: u32 = 5;
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Step {
     More,
@@ -155,7 +158,7 @@ enum Step {
     Broken,
 }
 
-/// A walk over a forest, one node or record a step.
+/// A walk over a forest.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Walk {
     /// The node or, while `records` are left, the record that is next; 0: the next tree.
@@ -194,6 +197,7 @@ impl Walk {
         self.destination.is_known = false;
     }
 
+    /// Goes on by some nodes and records, at least one: a call each would cost more than what it does.
     #[inline(always)]
     fn step<F: Parse, T: Tables + TablesOf<F>, R: Ruleset>(
         &mut self,
@@ -201,18 +205,23 @@ impl Walk {
         packet: &Packet<F>,
         tables: &T,
     ) -> Step {
-        let taken = if self.records != 0 {
-            self.record(ruleset, packet, tables)
-        } else if self.at != 0 {
-            self.node(ruleset, packet)
-        } else {
-            return self.root(ruleset);
-        };
-        if taken.is_ok() {
-            Step::More
-        } else {
-            Step::Broken
+        if self.at == 0 {
+            let step = self.root(ruleset);
+            if step != Step::More {
+                return step;
+            }
         }
+        for _ in 0..NODES_PER_STEP {
+            if self.records == 0 && self.at != 0 && self.node(ruleset, packet).is_err() {
+                return Step::Broken;
+            }
+        }
+        for _ in 0..RECORDS_PER_STEP {
+            if self.records != 0 && self.record(ruleset, packet, tables).is_err() {
+                return Step::Broken;
+            }
+        }
+        Step::More
     }
 
     #[inline(always)]

@@ -22,14 +22,20 @@ pub fn ingress<F: Frame, T: Tables + TablesOf<V4> + TablesOf<V6>>(
     tables: &mut T,
     workspaces: &mut Workspaces,
 ) -> Verdict {
-    let verdict = match packet::link(frame) {
-        Ok(Network::V4(network)) => ingress_of(frame, network, tables, &mut workspaces.v4),
-        Ok(Network::V6(network)) => ingress_of(frame, network, tables, &mut workspaces.v6),
-        Ok(Network::Arp) => Verdict::of(Reason::Neighbour),
-        Ok(Network::Other) => Verdict::of(Reason::NotIp),
-        Err(reason) => Verdict::of(reason),
+    let (verdict, bytes) = match packet::link(frame) {
+        Ok(Network::V4(network)) => {
+            let verdict = ingress_of(frame, network, tables, &mut workspaces.v4);
+            (verdict, workspaces.v4.packet.length)
+        }
+        Ok(Network::V6(network)) => {
+            let verdict = ingress_of(frame, network, tables, &mut workspaces.v6);
+            (verdict, workspaces.v6.packet.length)
+        }
+        Ok(Network::Arp) => (Verdict::of(Reason::Neighbour), frame.length() as u32),
+        Ok(Network::Other) => (Verdict::of(Reason::NotIp), frame.length() as u32),
+        Err(reason) => (Verdict::of(reason), frame.length() as u32),
     };
-    conclude(verdict, Direction::Ingress, frame.length(), tables)
+    conclude(verdict, Direction::Ingress, bytes, tables)
 }
 
 /// What leaves through an interface (TC).
@@ -39,24 +45,30 @@ pub fn egress<F: Frame, T: Tables + TablesOf<V4> + TablesOf<V6>>(
     tables: &mut T,
     workspaces: &mut Workspaces,
 ) -> Verdict {
-    let verdict = match packet::link(frame) {
-        Ok(Network::V4(network)) => egress_of(frame, network, tables, &mut workspaces.v4),
-        Ok(Network::V6(network)) => egress_of(frame, network, tables, &mut workspaces.v6),
-        Ok(Network::Arp) => Verdict::of(Reason::Neighbour),
-        Ok(Network::Other) => Verdict::of(Reason::NotIp),
-        Err(reason) => Verdict::of(reason),
+    let (verdict, bytes) = match packet::link(frame) {
+        Ok(Network::V4(network)) => {
+            let verdict = egress_of(frame, network, tables, &mut workspaces.v4);
+            (verdict, workspaces.v4.packet.length)
+        }
+        Ok(Network::V6(network)) => {
+            let verdict = egress_of(frame, network, tables, &mut workspaces.v6);
+            (verdict, workspaces.v6.packet.length)
+        }
+        Ok(Network::Arp) => (Verdict::of(Reason::Neighbour), frame.length() as u32),
+        Ok(Network::Other) => (Verdict::of(Reason::NotIp), frame.length() as u32),
+        Err(reason) => (Verdict::of(reason), frame.length() as u32),
     };
-    conclude(verdict, Direction::Egress, frame.length(), tables)
+    conclude(verdict, Direction::Egress, bytes, tables)
 }
 
 #[inline(always)]
 fn conclude<T: Tables>(
     verdict: Verdict,
     direction: Direction,
-    length: usize,
+    bytes: u32,
     tables: &mut T,
 ) -> Verdict {
-    tables.count_verdict(direction, verdict.reason, length as u32);
+    tables.count_verdict(direction, verdict.reason, bytes);
     tables.trace(|trace| trace.reason = verdict.reason as u32);
     verdict
 }
@@ -76,7 +88,10 @@ fn parse<F: Parse, T: Frame>(
             *packet = parsed;
             None
         }
-        Err(reason) => Some(reason),
+        Err(reason) => {
+            packet.length = frame.length() as u32;
+            Some(reason)
+        }
     }
 }
 

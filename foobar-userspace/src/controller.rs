@@ -1,7 +1,787 @@
 //! The loop: observations in, desired state out, differences applied.
 
 pub mod apply;
+mod balancing;
 pub mod checks;
+mod estate;
 pub mod hops;
+mod members;
+mod memory;
 pub mod notify;
+mod rules;
 pub mod secret;
+mod status;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    net::IpAddr,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    task, time,
+};
+
+use self::{
+    apply::{Desired, apply, apply_sets, set_backend, set_ring},
+    balancing::Balancing,
+    checks::{Checks, Observation},
+    estate::{Estate, EstateError},
+    members::{Members, Now},
+    memory::Memory,
+    notify::{State, notify},
+    secret::SecretError,
+    status::Troubles,
+};
+use crate::{
+    admin::{
+        Question,
+        api::{Apply, Packet, Refusal, Reloaded, Request, Response},
+    },
+    balancer::Ring,
+    config::{self, Diagnostics},
+    explain,
+    kernel::{
+        self, Deployment, Direction, HashKeys, KernelError, NodeLock, Origin, Table, Tables, clock,
+    },
+    labels::Labels,
+    routes::{Event, NextHop, Router, RoutesError},
+    snapshot,
+};
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub config: PathBuf,
+    pub node: String,
+    /// Where what outlives a reboot is kept; `None`: [`secret::state_directory`].
+    pub state: Option<PathBuf>,
+}
+
+/// Why the controller does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("the configuration has errors")]
+    Configuration(#[from] Diagnostics),
+    #[error(transparent)]
+    Estate(#[from] EstateError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error(transparent)]
+    Routes(#[from] RoutesError),
+    #[error("cannot listen for signals")]
+    Signals(#[source] std::io::Error),
+}
+
+impl RunError {
+    /// As the command line ends: 77 not permitted, 78 bad configuration, 1 anything else.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Configuration(_) | Self::Estate(_) => 78,
+            Self::Kernel(error) if error.is_permission() => 77,
+            Self::Secret(error) if error.is_permission() => 77,
+            _ => 1,
+        }
+    }
+}
+
+/// Puts the node into service and keeps it there until SIGTERM or SIGINT; what is in the kernel then stays and serves on.
+///
+/// Needs tokio's multi-threaded runtime.
+///
+/// # Errors
+/// When it cannot start. Once it runs, failures are logged, told by `status`, and tried again.
+pub async fn run(options: Options, questions: mpsc::Receiver<Question>) -> Result<(), RunError> {
+    let lock = NodeLock::take(&options.node)?;
+    run_locked(options, lock, questions).await
+}
+
+/// [`run`], for one who had to lock the node earlier, as before taking over its socket.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_locked(
+    options: Options,
+    lock: NodeLock,
+    questions: mpsc::Receiver<Question>,
+) -> Result<(), RunError> {
+    let (controller, inbox) = Controller::start(options, lock).await?;
+    controller.serve(inbox, questions).await
+}
+
+/// What [`run`] would change, one line each; changes nothing.
+///
+/// # Errors
+/// As [`run`] for the configuration.
+pub fn dry_run(options: &Options) -> Result<Vec<String>, RunError> {
+    let config = config::load(&options.config)?;
+    let estate = Estate::compile(config, &options.node, Default::default(), 1)?;
+    Ok(estate.summary())
+}
+
+/// Where news comes from.
+struct Inbox {
+    observations: mpsc::Receiver<Observation<u32>>,
+    events: mpsc::Receiver<Event>,
+}
+
+struct Controller {
+    options: Options,
+    keys: HashKeys,
+    /// Where [`Memory`] is kept.
+    directory: PathBuf,
+    started: Instant,
+    loaded_at: SystemTime,
+    deployment: Deployment,
+    estate: Estate,
+    balancing: Balancing,
+    members: Members,
+    /// What the kernel was brought to last.
+    desired: Desired,
+    checks: Checks<u32>,
+    router: Router,
+    hops: BTreeMap<IpAddr, NextHop>,
+    /// Clients' addresses that packets wanted resolved, and until when to care.
+    wanted: BTreeMap<IpAddr, Instant>,
+    troubles: Troubles,
+    _lock: NodeLock,
+}
+
+impl Controller {
+    async fn start(options: Options, lock: NodeLock) -> Result<(Self, Inbox), RunError> {
+        let config = config::load(&options.config)?;
+        let directory = options
+            .state
+            .clone()
+            .unwrap_or_else(|| secret::state_directory(&options.node));
+        let keys = secret::hash_keys(&directory)?;
+        // Before anything is opened: a configuration that does not compile changes nothing.
+        let draft = Estate::compile(config, &options.node, Default::default(), 1)?;
+        let deployment =
+            task::block_in_place(|| Deployment::open(&options.node, keys, draft.sizes()))?;
+        let pinned = deployment.tables().labels.contents()?;
+        let labels = Labels::restore(pinned);
+        let estate = Estate::compile(draft.config, &options.node, labels, 1)?;
+        let (router, events) = Router::start().await?;
+        let (checks, observations) = Checks::new(probe);
+        let mut troubles = Troubles::default();
+        if let Origin::Rebuilt(reason) = deployment.origin() {
+            troubles.note(
+                "state",
+                format!(
+                    "the tables in the kernel could not be taken over: {reason}; counters, jails and remembered flows \
+                     started anew"
+                ),
+            );
+        }
+        let memory = Memory::recall(&directory).unwrap_or_else(|error| {
+            troubles.note(
+                "memory",
+                format!(
+                    "what was said before the restart is lost: cannot read {}: {error}",
+                    directory.display()
+                ),
+            );
+            Memory::default()
+        });
+        let tables = deployment.tables();
+        let balancing = Balancing::restore(
+            estate.plan.clone(),
+            memory.wishes,
+            &tables.label_texts()?,
+            |vip| tables.ring(vip),
+            Instant::now(),
+        )?;
+        let members = Members::new(estate.sets(), &memory.added);
+        let mut controller = Self {
+            keys,
+            directory,
+            started: Instant::now(),
+            loaded_at: SystemTime::now(),
+            desired: Desired::default(),
+            hops: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            options,
+            deployment,
+            estate,
+            balancing,
+            members,
+            checks,
+            router,
+            troubles,
+            _lock: lock,
+        };
+        let mut inbox = Inbox {
+            observations,
+            events,
+        };
+        controller.aim();
+        controller.learn_ways(&mut inbox.events).await;
+        task::block_in_place(|| controller.take_service())?;
+        Ok((controller, inbox))
+    }
+
+    /// Waits a moment for the next hops, so that the first packets find them.
+    async fn learn_ways(&mut self, events: &mut mpsc::Receiver<Event>) {
+        let patience = time::sleep(FIRST_HOPS_WITHIN);
+        tokio::pin!(patience);
+        loop {
+            tokio::select! {
+                () = &mut patience => return,
+                event = events.recv() => match event {
+                    Some(event) => self.learn(event),
+                    None => return,
+                },
+            }
+            let targets = self.balancing.targets();
+            if targets
+                .iter()
+                .all(|target| self.hops.get(target).is_some_and(NextHop::resolved))
+            {
+                return;
+            }
+        }
+    }
+
+    fn take_service(&mut self) -> Result<(), KernelError> {
+        self.deployment.prepare(&self.estate.hooks)?;
+        let desired = self.desire(&self.estate, &self.balancing, &self.members);
+        apply(&mut self.deployment, &desired)?;
+        self.desired = desired;
+        for attachment in self.deployment.attachments() {
+            tracing::info!(
+                interface = attachment.hook.interface,
+                device = attachment.hook.device,
+                ingress = ?attachment.ingress,
+                egress = ?attachment.egress,
+                "in service"
+            );
+        }
+        Ok(())
+    }
+
+    async fn serve(
+        mut self,
+        mut inbox: Inbox,
+        mut questions: mpsc::Receiver<Question>,
+    ) -> Result<(), RunError> {
+        let on = |kind| signal(kind).map_err(RunError::Signals);
+        let mut hangup = on(SignalKind::hangup())?;
+        let mut terminate = on(SignalKind::terminate())?;
+        let mut interrupt = on(SignalKind::interrupt())?;
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        notify(State::Ready);
+        tracing::info!(
+            node = self.options.node,
+            configuration = %self.options.config.display(),
+            "running"
+        );
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => {
+                    notify(State::Reloading);
+                    if let Err(refusal) = task::block_in_place(|| self.reload(Apply::Now)) {
+                        tracing::error!("reload refused: {refusal}");
+                    }
+                    notify(State::Ready);
+                }
+                Some(question) = questions.recv() => self.answer(question),
+                Some(observation) = inbox.observations.recv() => {
+                    task::block_in_place(|| self.observe(observation));
+                }
+                Some(event) = inbox.events.recv() => task::block_in_place(|| self.learn(event)),
+                _ = tick.tick() => task::block_in_place(|| self.tick()),
+            }
+        }
+        notify(State::Stopping);
+        tracing::info!("stopped; the packet path stays in service, `foobar detach` removes it");
+        Ok(())
+    }
+}
+
+impl Controller {
+    /// All that the kernel should hold under this configuration and this health.
+    fn desire(&self, estate: &Estate, balancing: &Balancing, members: &Members) -> Desired {
+        Desired {
+            hooks: estate.hooks.clone(),
+            labels: estate.live_labels(),
+            ruleset: estate.ruleset.words.clone(),
+            backends: balancing.backends(&self.hops),
+            rings: balancing.rings(),
+            vips_v4: estate.plan.vips_v4.clone(),
+            vips_v6: estate.plan.vips_v6.clone(),
+            returns_v4: estate.plan.returns_v4.clone(),
+            returns_v6: estate.plan.returns_v6.clone(),
+            sets: members.tables(),
+        }
+    }
+
+    /// Points the checks and the router at the backends as they are now.
+    fn aim(&mut self) {
+        self.checks.aim(self.balancing.aims());
+        let wanted = self.wanted.keys().copied();
+        let targets: BTreeSet<IpAddr> =
+            self.balancing.targets().into_iter().chain(wanted).collect();
+        self.router.watch(targets);
+    }
+
+    fn observe(&mut self, observation: Observation<u32>) {
+        if self.balancing.observe(observation, Instant::now()) {
+            self.bring_balancing();
+        }
+    }
+
+    /// Writes backends and rings where they differ from what the kernel holds.
+    fn bring_balancing(&mut self) {
+        let backends = self.balancing.backends(&self.hops);
+        let rings = self.balancing.rings();
+        let written = bring_balancing(&mut self.deployment, &self.desired, &backends, &rings);
+        match written {
+            Ok(()) => {
+                self.desired.backends = backends;
+                self.desired.rings = rings;
+                self.troubles.clear("balancing");
+            }
+            Err(error) => self.troubles.grave("balancing", chain(&error)),
+        }
+    }
+
+    fn learn(&mut self, event: Event) {
+        let tables = self.deployment.tables_mut();
+        let learnt = match event {
+            Event::Links(_) => Ok(None),
+            Event::Local(local) => hops::apply_local(tables, &local).map(|()| None),
+            Event::Routes(routes) => hops::apply_routes(tables, &routes),
+            Event::NextHops(hops) => {
+                for (target, hop) in &hops {
+                    let before = self.hops.get(target).and_then(|hop| hop.trouble);
+                    match hop.trouble {
+                        Some(trouble) if before != Some(trouble) => {
+                            tracing::warn!(%target, "no next hop: {trouble}");
+                        }
+                        None if before.is_some() => {
+                            tracing::info!(%target, device = hop.device, "next hop found")
+                        }
+                        _ => {}
+                    }
+                }
+                self.hops = hops;
+                self.bring_balancing();
+                return;
+            }
+        };
+        match learnt {
+            Ok(None) => self.troubles.clear("routes"),
+            Ok(Some(warning)) => self.troubles.note("routes", warning),
+            Err(error) => self.troubles.grave("routes", chain(&error)),
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if self.balancing.is_due(now) {
+            match self.deployment.tables().remembered_flows() {
+                Ok(flows) => {
+                    let second = clock::coarse() / 1_000_000_000;
+                    if self.balancing.settle(&flows, second, now) {
+                        self.bring_balancing();
+                    }
+                }
+                Err(error) => tracing::warn!("{}", chain(&error)),
+            }
+        }
+        if self.members.expire(SystemTime::now()) {
+            self.bring_members();
+            self.keep_memory();
+        }
+        match hops::take_wanted(self.deployment.tables_mut()) {
+            Ok(wanted) => self.want(wanted, now),
+            Err(error) => tracing::warn!("{}", chain(&error)),
+        }
+        match self.deployment.reattach_lost() {
+            Ok(back) => {
+                for attachment in back {
+                    tracing::warn!(
+                        interface = attachment.hook.interface,
+                        device = attachment.hook.device,
+                        "the device came back; in service again"
+                    );
+                }
+                self.troubles.clear("attachment");
+            }
+            Err(error) => self.troubles.grave("attachment", chain(&error)),
+        }
+    }
+
+    /// Has clients' addresses resolved that packets lacked, and kept fresh for a while.
+    fn want(&mut self, addresses: Vec<IpAddr>, now: Instant) {
+        let before: Vec<IpAddr> = self.wanted.keys().copied().collect();
+        self.wanted.retain(|_, until| *until > now);
+        for address in addresses {
+            if self.wanted.len() < MOST_WANTED || self.wanted.contains_key(&address) {
+                self.wanted.insert(address, now + WANTED_FOR);
+            }
+        }
+        if !self.wanted.keys().eq(before.iter()) {
+            self.aim();
+        }
+    }
+
+    fn bring_members(&mut self) {
+        let sets = self.members.tables();
+        match apply_sets(self.deployment.tables_mut(), &self.desired.sets, &sets) {
+            Ok(()) => {
+                self.desired.sets = sets;
+                self.troubles.clear("sets");
+            }
+            Err(error) => self.troubles.grave("sets", chain(&error)),
+        }
+    }
+
+    /// Changes sets by command: all of it, or nothing but what went into the packet path's own table.
+    fn change_members(
+        &mut self,
+        change: impl FnOnce(&mut Members, &mut Tables) -> Result<String, Refusal>,
+    ) -> Result<Response, Refusal> {
+        let mut next = self.members.clone();
+        let tables = self.deployment.tables_mut();
+        let message = change(&mut next, tables)?;
+        let sets = next.tables();
+        if let Err(error) = apply_sets(tables, &self.desired.sets, &sets) {
+            // What was written of it is taken back by the difference the other way.
+            let _ = apply_sets(tables, &sets, &self.desired.sets);
+            return Err(refusal(&error));
+        }
+        self.desired.sets = sets;
+        self.members = next;
+        self.keep_memory();
+        tracing::info!("{message}");
+        Ok(Response::Done { message })
+    }
+
+    fn keep_memory(&mut self) {
+        let memory = Memory {
+            wishes: self.balancing.wishes().clone(),
+            added: self.members.added(),
+        };
+        match memory.keep(&self.directory) {
+            Ok(()) => self.troubles.clear("memory"),
+            Err(error) => self.troubles.note(
+                "memory",
+                format!(
+                    "a restart will not know what was said since: cannot write to {}: {error}",
+                    self.directory.display()
+                ),
+            ),
+        }
+    }
+
+    /// Everything is prepared before the first write; what fails half-way is taken back.
+    fn reload(&mut self, how: Apply) -> Result<Reloaded, Refusal> {
+        let result = self.try_reload(how);
+        match &result {
+            Ok(reloaded) if reloaded.applied => {
+                self.troubles.clear("reload");
+                tracing::info!(
+                    generation = reloaded.generation,
+                    changes = reloaded.changes.len(),
+                    "reloaded"
+                );
+            }
+            Ok(_) => {}
+            Err(refusal) if how == Apply::Now => {
+                let first = refusal.to_string();
+                let first = first.lines().next().unwrap_or_default().to_owned();
+                self.troubles.grave(
+                    "reload",
+                    format!("the last reload failed, what ran before goes on: {first}"),
+                );
+            }
+            Err(_) => {}
+        }
+        result
+    }
+
+    fn try_reload(&mut self, how: Apply) -> Result<Reloaded, Refusal> {
+        let config =
+            config::load(&self.options.config).map_err(|problems| Refusal::BadConfiguration {
+                rendered: problems.render(false, RENDER_WIDTH),
+            })?;
+        let generation = self.estate.ruleset.generation + 1;
+        let labels = self.estate.labels.clone();
+        let next =
+            Estate::compile(config, &self.options.node, labels, generation).map_err(|error| {
+                Refusal::BadConfiguration {
+                    rendered: chain(&error),
+                }
+            })?;
+        let changes = config::diff(&self.estate.config, &next.config);
+        if how == Apply::DryRun {
+            return Ok(Reloaded {
+                applied: false,
+                generation: self.estate.ruleset.generation,
+                changes,
+            });
+        }
+        let balancing = self.balancing.replanned(next.plan.clone(), Instant::now());
+        let members = Members::new(next.sets(), &self.members.added());
+        let desired = self.desire(&next, &balancing, &members);
+        self.bring_all(&desired, &next)?;
+        if self.estate.config.admin != next.config.admin {
+            tracing::warn!("the administration socket moves at the next start");
+        }
+        self.estate = next;
+        self.balancing = balancing;
+        self.members = members;
+        self.desired = desired;
+        self.loaded_at = SystemTime::now();
+        self.aim();
+        Ok(Reloaded {
+            applied: true,
+            generation,
+            changes,
+        })
+    }
+
+    fn bring_all(&mut self, desired: &Desired, next: &Estate) -> Result<(), Refusal> {
+        if let Err(error) = self.deployment.prepare(&desired.hooks) {
+            let _ = self.deployment.prepare(&self.desired.hooks);
+            return Err(refusal(&error));
+        }
+        let written = match self.enlarged(next) {
+            Ok(None) => apply(&mut self.deployment, desired),
+            Ok(Some(mut larger)) => larger
+                .prepare(&desired.hooks)
+                .and_then(|()| apply(&mut larger, desired))
+                .map(|()| self.deployment = larger),
+            Err(error) => Err(error),
+        };
+        written.map_err(|error| {
+            let taken_back = self
+                .deployment
+                .prepare(&self.desired.hooks)
+                .and_then(|()| apply(&mut self.deployment, &self.desired));
+            if let Err(second) = taken_back {
+                tracing::error!("cannot take the failed reload back: {}", chain(&second));
+            }
+            refusal(&error)
+        })
+    }
+
+    /// A deployment with larger tables, where the present ones are too small.
+    fn enlarged(&self, next: &Estate) -> Result<Option<Deployment>, KernelError> {
+        if self.deployment.holds(next.sizes()) {
+            return Ok(None);
+        }
+        Deployment::open(&self.options.node, self.keys, next.sizes()).map(Some)
+    }
+}
+
+fn bring_balancing(
+    deployment: &mut Deployment,
+    present: &Desired,
+    backends: &BTreeMap<u32, foobar_ebpf::abi::Backend>,
+    rings: &BTreeMap<u32, Ring>,
+) -> Result<(), KernelError> {
+    let tables = deployment.tables_mut();
+    for (id, backend) in backends {
+        if present.backends.get(id) != Some(backend) {
+            set_backend(tables, *id, *backend)?;
+        }
+    }
+    for (vip, ring) in rings {
+        if present.rings.get(vip) != Some(ring) {
+            set_ring(tables, *vip, ring)?;
+        }
+    }
+    Ok(())
+}
+
+impl Controller {
+    fn answer(&mut self, question: Question) {
+        if let Request::Snapshot = question.request {
+            // The counters may be many: they are read beside the loop.
+            let node = self.options.node.clone();
+            let balancing = self.balancing.clone();
+            task::spawn_blocking(move || {
+                let _ = question.answer.send(snapshot_of(&node, &balancing));
+            });
+            return;
+        }
+        let answer = task::block_in_place(|| self.respond(question.request));
+        // The one who asked may have gone.
+        let _ = question.answer.send(answer);
+    }
+
+    fn respond(&mut self, request: Request) -> Result<Response, Refusal> {
+        match request {
+            Request::Status => self
+                .status()
+                .map(|status| Response::Status(Box::new(status))),
+            Request::Snapshot => snapshot_of(&self.options.node, &self.balancing),
+            Request::Reload { apply } => self.reload(apply).map(Response::Reloaded),
+            Request::Rules => self.rule_lines().map(Response::Rules),
+            Request::Sets => self
+                .members
+                .lines(self.deployment.tables(), clock::coarse())
+                .map(Response::Sets)
+                .map_err(|error| refusal(&error)),
+            Request::SetElements { set } => self
+                .members
+                .elements(&set, self.deployment.tables(), now())
+                .map(Response::SetElements),
+            Request::SetAdd {
+                set,
+                elements,
+                timeout,
+            } => self.change_members(|members, tables| {
+                members.add(&set, &elements, timeout, now(), tables)
+            }),
+            Request::SetDelete { set, elements } => {
+                self.change_members(|members, tables| members.delete(&set, &elements, tables))
+            }
+            Request::SetFlush { set } => {
+                self.change_members(|members, tables| members.flush(&set, tables))
+            }
+            Request::BackendState {
+                service,
+                backend,
+                wish,
+            } => {
+                let message = self
+                    .balancing
+                    .wish(&service, &backend, wish, Instant::now())?;
+                self.bring_balancing();
+                self.keep_memory();
+                tracing::info!("{message}");
+                Ok(Response::Done { message })
+            }
+            Request::Explain(packet) => self.explain(&packet),
+            Request::ConfigShow => Ok(Response::ConfigText(config::show(&self.estate.config))),
+        }
+    }
+
+    fn rule_lines(&self) -> Result<Vec<crate::admin::api::RuleLine>, Refusal> {
+        rules::lines(
+            &self.estate.config,
+            self.estate.interfaces(),
+            &self.estate.labels,
+            |slot| {
+                let tally = self.deployment.tables().rules.get(slot)?;
+                Ok(crate::admin::api::Count {
+                    packets: tally.packets,
+                    bytes: tally.bytes,
+                })
+            },
+        )
+        .map_err(|error: KernelError| refusal(&error))
+    }
+
+    fn explain(&mut self, packet: &Packet) -> Result<Response, Refusal> {
+        let interfaces = self.estate.interfaces();
+        let interface = match &packet.interface {
+            None => interfaces.first(),
+            Some(name) => interfaces
+                .iter()
+                .find(|interface| interface.name == *name || interface.device == *name),
+        }
+        .cloned()
+        .ok_or_else(|| Refusal::NotFound {
+            message: format!(
+                "node {} has no interface `{}`; it has {}",
+                self.options.node,
+                packet.interface.as_deref().unwrap_or_default(),
+                interfaces
+                    .iter()
+                    .map(|interface| format!("`{}` ({})", interface.name, interface.device))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+        })?;
+        let frame = explain::frame(packet).map_err(|error| Refusal::Conflict {
+            message: error.to_string(),
+        })?;
+        let direction = match packet.egress {
+            true => Direction::Egress,
+            false => Direction::Ingress,
+        };
+        let trial = self
+            .deployment
+            .try_frame(&interface.name, direction, &frame)
+            .map_err(|error| refusal(&error))?;
+        Ok(Response::Explained(Box::new(rules::explanation(
+            &interface,
+            direction,
+            &trial,
+            &self.estate.labels,
+            self.rule_lines()?,
+        ))))
+    }
+}
+
+fn snapshot_of(node: &str, balancing: &Balancing) -> Result<Response, Refusal> {
+    let counters = kernel::pinned::counters(node).map_err(|error| refusal(&error))?;
+    let mut snapshot = snapshot::snapshot(node, &counters);
+    snapshot.source = "controller".to_owned();
+    balancing.describe(&mut snapshot);
+    Ok(Response::Snapshot(Box::new(snapshot)))
+}
+
+fn probe(
+    check: config::Check,
+    address: std::net::SocketAddr,
+) -> std::pin::Pin<Box<dyn Future<Output = Result<Duration, String>> + Send>> {
+    Box::pin(async move {
+        crate::probe::run(&check, address)
+            .await
+            .map_err(|error| chain(&error))
+    })
+}
+
+fn now() -> Now {
+    Now {
+        coarse: clock::coarse(),
+        wall: SystemTime::now(),
+    }
+}
+
+fn refusal(error: &KernelError) -> Refusal {
+    let message = chain(error);
+    match error {
+        KernelError::NotPermitted { .. } => Refusal::NotPermitted { message },
+        KernelError::Full { .. } => Refusal::Conflict { message },
+        _ => Refusal::Failed { message },
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Transparent errors say what their cause says.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+const TICK: Duration = Duration::from_millis(500);
+const FIRST_HOPS_WITHIN: Duration = Duration::from_millis(1_500);
+const WANTED_FOR: Duration = Duration::from_secs(60);
+/// A scan from spoofed addresses must not make the router watch the whole link.
+const MOST_WANTED: usize = 256;
+const RENDER_WIDTH: usize = 120;

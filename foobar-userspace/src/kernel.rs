@@ -214,6 +214,19 @@ impl Deployment {
         &mut self.tables
     }
 
+    /// Whether the tables have room for as much.
+    #[must_use]
+    pub fn holds(&self, sizes: Sizes) -> bool {
+        let tables = &self.tables;
+        tables.set_hosts_v4.max().min(tables.set_hosts_v6.max()) >= sizes.set_hosts
+            && tables
+                .set_prefixes_v4
+                .max()
+                .min(tables.set_prefixes_v6.max())
+                >= sizes.set_prefixes
+            && tables.jail_v4.max().min(tables.jail_v6.max()) >= sizes.jail
+    }
+
     /// Loads the programs for hooks that have none yet: the kernel checks them, nothing is attached.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ pub mod explain;
 pub mod firewall;
 pub mod kernel;
 pub mod labels;
+pub mod probe;
 pub mod routes;
 pub mod snapshot;
 pub mod stable;

@@ -12,7 +12,7 @@ use crate::{
         BackendCounters, Count, InterfaceCounters, MapUse, RuleCounters, ServiceCounters, Snapshot,
         TrafficCount,
     },
-    kernel::{self, Counters, Direction, KernelError},
+    kernel::{self, Counters, Direction, KernelError, Sum},
 };
 
 /// The counters of a node, read from its pinned maps; no controller need run.
@@ -81,11 +81,32 @@ fn services(counters: &Counters) -> Vec<ServiceCounters> {
         .iter()
         .filter_map(|(label, traffic)| Some((BackendLabel::parse(label)?, *traffic)))
         .collect();
-    let of_vip = |name: &str, vip: &str| {
-        let is_ipv4 = vip.parse::<SocketAddr>().map(|vip| vip.is_ipv4());
-        backends
-            .iter()
-            .filter(|(label, _)| label.service == name && Ok(label.address.is_ipv4()) == is_ipv4)
+    counters
+        .vips
+        .iter()
+        .map(|(label, past)| service(label, *past, &backends))
+        .collect()
+}
+
+/// The packet path counts by backend; those of a vip together are the vip's.
+fn service(
+    label: &str,
+    past: Traffic,
+    backends: &[(BackendLabel<'_>, Traffic)],
+) -> ServiceCounters {
+    let (name, vip) = label.split_once(' ').unwrap_or((label, ""));
+    let is_ipv4 = vip.parse::<SocketAddr>().map(|vip| vip.is_ipv4());
+    let own = backends
+        .iter()
+        .filter(|(label, _)| label.service == name && Ok(label.address.is_ipv4()) == is_ipv4);
+    ServiceCounters {
+        name: name.to_owned(),
+        vip: vip.to_owned(),
+        traffic: traffic(
+            own.clone()
+                .fold(past, |sum, (_, counted)| sum.plus(*counted)),
+        ),
+        backends: own
             .map(|(label, counted)| BackendCounters {
                 host: label.host.to_owned(),
                 port: label.port,
@@ -93,21 +114,8 @@ fn services(counters: &Counters) -> Vec<ServiceCounters> {
                 state: None,
                 traffic: traffic(*counted),
             })
-            .collect()
-    };
-    counters
-        .vips
-        .iter()
-        .map(|(label, counted)| {
-            let (name, vip) = label.split_once(' ').unwrap_or((label, ""));
-            ServiceCounters {
-                name: name.to_owned(),
-                vip: vip.to_owned(),
-                traffic: traffic(*counted),
-                backends: of_vip(name, vip),
-            }
-        })
-        .collect()
+            .collect(),
+    }
 }
 
 /// `l4.name host:port address`

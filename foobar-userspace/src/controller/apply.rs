@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use foobar_ebpf::abi::{
-    Backend, EndpointV4, EndpointV6, LabelKey, MAX_SETS, Member, MemberV4, MemberV6, RING_SLOTS,
-    Return, SetInfo, Slot, Vip,
+    Backend, EndpointV4, EndpointV6, LabelKey, MAX_SETS, Member, MemberV4, MemberV6, Return,
+    SetInfo, Vip,
 };
 
+use crate::balancer::Ring;
 use crate::kernel::{Deployment, Difference, Hook, KernelError, Prefix, Table, Tables};
-
-pub type Ring = Box<[Slot; RING_SLOTS as usize]>;
 
 /// What the kernel should hold, the node's own addresses and routes apart: those come from its routing tables.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +59,7 @@ struct Leftovers {
 }
 
 #[derive(Debug)]
-pub struct SetLeftovers {
+struct SetLeftovers {
     prefixes_v4: Vec<Prefix<u32>>,
     prefixes_v6: Vec<Prefix<[u32; 4]>>,
     hosts_v4: Vec<MemberV4>,
@@ -93,6 +92,18 @@ fn introduce(tables: &mut Tables, desired: &Desired) -> Result<Leftovers, Kernel
 fn remove(tables: &mut Tables, desired: &Desired, leftovers: Leftovers) -> Result<(), KernelError> {
     remove_from(&mut tables.vips_v4, leftovers.vips_v4)?;
     remove_from(&mut tables.vips_v6, leftovers.vips_v6)?;
+    let v4 = leftovers
+        .returns_v4
+        .iter()
+        .map(|key| tables.returns_v4.get(*key));
+    let v6 = leftovers
+        .returns_v6
+        .iter()
+        .map(|key| tables.returns_v6.get(*key));
+    let gone = v4.chain(v6).collect::<Result<Vec<_>, _>>()?;
+    for back in gone.into_iter().flatten() {
+        tables.bequeath(back.backend, back.vip)?;
+    }
     remove_from(&mut tables.returns_v4, leftovers.returns_v4)?;
     remove_from(&mut tables.returns_v6, leftovers.returns_v6)?;
     for key in &leftovers.labels {
@@ -104,12 +115,30 @@ fn remove(tables: &mut Tables, desired: &Desired, leftovers: Leftovers) -> Resul
     remove_sets(tables, &desired.sets, leftovers.sets)
 }
 
-/// Brings the sets alone to what is desired.
+/// Brings the sets alone from what they are known to hold to what is desired.
 ///
 /// # Errors
 /// As [`apply`].
-pub fn apply_sets(tables: &mut Tables, desired: &Sets) -> Result<(), KernelError> {
-    let leftovers = introduce_sets(tables, desired)?;
+pub fn apply_sets(tables: &mut Tables, present: &Sets, desired: &Sets) -> Result<(), KernelError> {
+    let leftovers = SetLeftovers {
+        prefixes_v4: write(
+            &mut tables.set_prefixes_v4,
+            Difference::between(&present.prefixes_v4, &desired.prefixes_v4),
+        )?,
+        prefixes_v6: write(
+            &mut tables.set_prefixes_v6,
+            Difference::between(&present.prefixes_v6, &desired.prefixes_v6),
+        )?,
+        hosts_v4: write(
+            &mut tables.set_hosts_v4,
+            Difference::between(&present.hosts_v4, &desired.hosts_v4),
+        )?,
+        hosts_v6: write(
+            &mut tables.set_hosts_v6,
+            Difference::between(&present.hosts_v6, &desired.hosts_v6),
+        )?,
+    };
+    introduce_infos(tables, desired)?;
     remove_sets(tables, desired, leftovers)
 }
 
@@ -171,6 +200,11 @@ fn introduce_sets(tables: &mut Tables, desired: &Sets) -> Result<SetLeftovers, K
         hosts_v4: introduce_into(&mut tables.set_hosts_v4, &desired.hosts_v4)?,
         hosts_v6: introduce_into(&mut tables.set_hosts_v6, &desired.hosts_v6)?,
     };
+    introduce_infos(tables, desired)?;
+    Ok(leftovers)
+}
+
+fn introduce_infos(tables: &mut Tables, desired: &Sets) -> Result<(), KernelError> {
     for (id, info) in &desired.infos {
         let present = tables.sets.get(*id)?;
         let both = SetInfo {
@@ -181,7 +215,7 @@ fn introduce_sets(tables: &mut Tables, desired: &Sets) -> Result<SetLeftovers, K
             tables.sets.set(*id, both)?;
         }
     }
-    Ok(leftovers)
+    Ok(())
 }
 
 fn remove_sets(
@@ -211,6 +245,14 @@ fn introduce_into<T: Table>(
     desired: &HashMap<T::Key, T::Value>,
 ) -> Result<Vec<T::Key>, KernelError> {
     let difference = table.difference(desired)?;
+    write(table, difference)
+}
+
+/// Adds and replaces; answers what is left to remove.
+fn write<T: Table>(
+    table: &mut T,
+    difference: Difference<T::Key, T::Value>,
+) -> Result<Vec<T::Key>, KernelError> {
     for (key, value) in difference.upserts {
         table.insert(key, value)?;
     }

@@ -92,11 +92,7 @@ pub fn take_wanted(tables: &mut Tables) -> Result<Vec<IpAddr>, KernelError> {
         tables.wanted_v4.remove(address)?;
     }
     for (address, _) in tables.wanted_v6.contents()? {
-        let mut octets = [0; 16];
-        for (chunk, word) in octets.chunks_exact_mut(4).zip(address) {
-            chunk.copy_from_slice(&word.to_ne_bytes());
-        }
-        wanted.push(IpAddr::from(octets));
+        wanted.push(IpAddr::from(octets(address)));
         tables.wanted_v6.remove(address)?;
     }
     Ok(wanted)
@@ -151,17 +147,25 @@ fn macs(destination: Mac, source: Mac) -> [u32; 3] {
     ]
 }
 
-fn word(octets: [u8; 4]) -> u32 {
+pub(super) fn word(octets: [u8; 4]) -> u32 {
     u32::from_ne_bytes(octets)
 }
 
-fn words(octets: [u8; 16]) -> [u32; 4] {
+pub(super) fn words(octets: [u8; 16]) -> [u32; 4] {
     let (chunks, _) = octets.as_chunks();
     let mut words = [0; 4];
     for (word, chunk) in words.iter_mut().zip(chunks) {
         *word = u32::from_ne_bytes(*chunk);
     }
     words
+}
+
+pub(super) fn octets(words: [u32; 4]) -> [u8; 16] {
+    let mut octets = [0; 16];
+    for (chunk, word) in octets.chunks_exact_mut(4).zip(words) {
+        chunk.copy_from_slice(&word.to_ne_bytes());
+    }
+    octets
 }
 
 #[cfg(test)]
@@ -205,6 +209,7 @@ mod tests {
         assert_eq!(word([203, 0, 113, 10]).as_bytes(), [203, 0, 113, 10]);
         let octets = std::array::from_fn(|index| index as u8);
         assert_eq!(words(octets).as_bytes(), octets);
+        assert_eq!(super::octets(words(octets)), octets);
     }
 
     fn hop(trouble: Option<Trouble>) -> NextHop {

@@ -32,6 +32,14 @@ pub enum SecretError {
     Random(getrandom::Error),
 }
 
+impl SecretError {
+    /// A missing privilege: exit status 77.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// Where what outlives a reboot is kept: `$FOOBAR_STATE`, else `/var/lib/foobar`.
 #[must_use]
 pub fn state_directory(node: &str) -> PathBuf {

@@ -17,7 +17,7 @@ pub struct Counters {
     pub interfaces: Vec<Interface>,
     /// By label: `policy/rule`.
     pub rules: Vec<(String, Tally)>,
-    /// By label: `l4.name address:port`.
+    /// By label: `l4.name address:port`; what backends counted that are gone, to add to those that are there.
     pub vips: Vec<(String, Traffic)>,
     /// By label: `l4.name host:port address`.
     pub backends: Vec<(String, Traffic)>,

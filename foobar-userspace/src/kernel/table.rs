@@ -350,6 +350,17 @@ impl<V: Field + Default + Sum> CounterTable<V> {
             .map_err(|error| KernelError::map("reset", self.name, error))
     }
 
+    /// # Errors
+    /// When the kernel refuses, or `index` is out of bounds.
+    pub fn add(&mut self, index: u32, more: V) -> Result<(), KernelError> {
+        let failed = |error| KernelError::map("add to", self.name, error);
+        let mut values = self.map.get(&index, 0).map_err(failed)?;
+        if let Some(Plain(value)) = values.first_mut() {
+            *value = value.plus(more);
+        }
+        self.map.set(index, values, 0).map_err(failed)
+    }
+
     fn copy(&mut self, old: &Self) -> Result<(), KernelError> {
         let failed = |error| KernelError::map("copy", self.name, error);
         for index in 0..old.map.len() {
@@ -606,6 +617,16 @@ impl Tables {
             .into_iter()
             .map(|(key, label)| (key, label_text(&label)))
             .collect())
+    }
+
+    /// Books what a backend counted to its vip, for the vip's counters never fall.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn bequeath(&mut self, backend: u32, vip: u32) -> Result<(), KernelError> {
+        let counted = self.backend_traffic.get(backend)?;
+        self.vip_traffic.add(vip, counted)?;
+        self.backend_traffic.reset(backend)
     }
 
     /// Clears all that is kept under ids which are about to name something else.

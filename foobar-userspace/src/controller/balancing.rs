@@ -1,0 +1,564 @@
+//! The services of this node under way: health and wishes of the backends, and the rings that follow from them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use foobar_ebpf::abi::{self, LabelKey, Remembered};
+
+use super::{apply::NO_BACKEND, checks::Aim, checks::Observation, hops};
+use crate::{
+    admin::api::{BackendState, BackendStatus, BackendWish, Refusal, ServiceStatus, Snapshot},
+    balancer::{
+        Availability, Health, Member, Observed, Plan, PlannedBackend, PlannedVip, Ring, VipRing,
+        availabilities, ring::SETTLE,
+    },
+    routes::NextHop,
+};
+
+/// What a person should know about a part of the node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Remark {
+    pub text: String,
+    /// It makes the node unhealthy.
+    pub grave: bool,
+}
+
+impl Remark {
+    pub fn note(text: String) -> Self {
+        Self { text, grave: false }
+    }
+
+    pub fn grave(text: String) -> Self {
+        Self { text, grave: true }
+    }
+}
+
+/// Wishes by the label of the backend.
+pub type Wishes = BTreeMap<String, BackendWish>;
+
+#[derive(Clone, Debug)]
+pub struct Balancing {
+    plan: Plan,
+    health: BTreeMap<u32, Health>,
+    wishes: Wishes,
+    took: BTreeMap<u32, Duration>,
+    rings: BTreeMap<u32, VipRing>,
+}
+
+impl Balancing {
+    /// Goes on from what an earlier controller left: a backend that has slots is up until the checks say otherwise, so
+    /// that a restart moves no slot.
+    pub fn restore<E>(
+        plan: Plan,
+        wishes: Wishes,
+        labels: &HashMap<LabelKey, String>,
+        ring: impl Fn(u32) -> Result<Option<Ring>, E>,
+        now: Instant,
+    ) -> Result<Self, E> {
+        let known = |kind, id, label: &String| labels.get(&LabelKey { kind, id }) == Some(label);
+        let mut rings = BTreeMap::new();
+        for (id, vip) in &plan.vips {
+            if known(LabelKey::VIP, *id, &vip.label)
+                && let Some(slots) = ring(*id)?
+            {
+                rings.insert(*id, VipRing::adopt(slots, now));
+            }
+        }
+        let mut health = BTreeMap::new();
+        for (id, vip) in &plan.vips {
+            let owners: Option<BTreeSet<u32>> = rings
+                .get(id)
+                .map(|ring| ring.slots().iter().map(|slot| slot.current()).collect());
+            for member in &vip.members {
+                let Some(backend) = plan.backends.get(member) else {
+                    continue;
+                };
+                let was_there = known(LabelKey::BACKEND, *member, &backend.label);
+                let observed = match &owners {
+                    Some(owners) if was_there && owners.contains(member) => Observed::Up,
+                    Some(_) if was_there => Observed::Down,
+                    _ => Observed::Unknown,
+                };
+                health.insert(*member, first_health(backend, observed));
+            }
+        }
+        let mut balancing = Self {
+            plan,
+            health,
+            wishes,
+            took: BTreeMap::new(),
+            rings,
+        };
+        balancing.impose_wishes();
+        balancing.steer(now);
+        Ok(balancing)
+    }
+
+    /// The same backends under another plan; what both plans have keeps its health and its ring.
+    pub fn replanned(&self, plan: Plan, now: Instant) -> Self {
+        let health = plan
+            .backends
+            .iter()
+            .map(|(id, backend)| {
+                let before = self.plan.backends.get(id);
+                let same = before.is_some_and(|before| {
+                    before.label == backend.label
+                        && before.check.is_some() == backend.check.is_some()
+                });
+                let health = match self.health.get(id) {
+                    Some(health) if same => health.clone(),
+                    _ => first_health(backend, Observed::Unknown),
+                };
+                (*id, health)
+            })
+            .collect();
+        let rings = self
+            .rings
+            .iter()
+            .filter(|(id, _)| {
+                let label = |plan: &Plan| plan.vips.get(id).map(|vip| vip.label.clone());
+                label(&self.plan).is_some() && label(&self.plan) == label(&plan)
+            })
+            .map(|(id, ring)| (*id, ring.clone()))
+            .collect();
+        let mut balancing = Self {
+            took: self.took.clone(),
+            wishes: self.wishes.clone(),
+            plan,
+            health,
+            rings,
+        };
+        balancing.impose_wishes();
+        balancing.steer(now);
+        balancing
+    }
+
+    /// True when backends or rings changed.
+    pub fn observe(&mut self, observation: Observation<u32>, now: Instant) -> bool {
+        let id = observation.target;
+        let (Some(backend), Some(health)) = (self.plan.backends.get(&id), self.health.get_mut(&id))
+        else {
+            return false;
+        };
+        let Some(check) = &backend.check else {
+            return false;
+        };
+        if let Ok(took) = observation.result {
+            self.took.insert(id, took);
+        }
+        let result = observation.result.map(drop);
+        if !health.observe(result, check.rise, check.fall) {
+            return false;
+        }
+        match health.observed() {
+            Observed::Up => tracing::info!(backend = backend.label, "up"),
+            _ => tracing::warn!(
+                backend = backend.label,
+                reason = health.detail().unwrap_or_default(),
+                "down"
+            ),
+        }
+        self.steer(now);
+        true
+    }
+
+    /// `service` is `l4.plain` or `plain`, `backend` is `web2` or `web2:80`.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] says what there is.
+    pub fn wish(
+        &mut self,
+        service: &str,
+        backend: &str,
+        wish: BackendWish,
+        now: Instant,
+    ) -> Result<String, Refusal> {
+        let name = service.strip_prefix("l4.").unwrap_or(service);
+        let of_service: Vec<&PlannedBackend> = self
+            .plan
+            .backends
+            .values()
+            .filter(|planned| planned.service == name)
+            .collect();
+        if of_service.is_empty() {
+            let services: BTreeSet<String> = self
+                .plan
+                .vips
+                .values()
+                .map(|vip| format!("`l4.{}`", vip.service))
+                .collect();
+            return Err(Refusal::NotFound {
+                message: format!(
+                    "this node balances no service `{service}`; {}",
+                    there_is(services)
+                ),
+            });
+        }
+        let chosen: Vec<&PlannedBackend> = of_service
+            .iter()
+            .filter(|planned| planned.host == backend || endpoint(planned) == backend)
+            .copied()
+            .collect();
+        if chosen.is_empty() {
+            let backends = of_service
+                .iter()
+                .map(|planned| format!("`{}`", endpoint(planned)))
+                .collect();
+            return Err(Refusal::NotFound {
+                message: format!(
+                    "l4.{name} has no backend `{backend}`; {}",
+                    there_is(backends)
+                ),
+            });
+        }
+        let names: BTreeSet<String> = chosen.iter().copied().map(endpoint).collect();
+        for planned in chosen {
+            match wish {
+                BackendWish::Enable => self.wishes.remove(&planned.label),
+                wish => self.wishes.insert(planned.label.clone(), wish),
+            };
+        }
+        self.impose_wishes();
+        self.steer(now);
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        Ok(match wish {
+            BackendWish::Enable => format!("{names} of l4.{name} takes new connections again"),
+            BackendWish::Drain => {
+                format!(
+                    "{names} of l4.{name} drains: it keeps its connections and gets no new ones"
+                )
+            }
+            BackendWish::Disable => format!("{names} of l4.{name} is out of service"),
+            BackendWish::Weight(weight) => format!("{names} of l4.{name} has weight {weight} now"),
+        })
+    }
+
+    pub fn wishes(&self) -> &Wishes {
+        &self.wishes
+    }
+
+    /// Whether some ring waits for [`Self::settle`].
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.rings
+            .values()
+            .filter_map(VipRing::deadline)
+            .any(|deadline| deadline <= now)
+    }
+
+    /// Ends transitions that lasted long enough; `second` is now on the packet path's clock. True when rings changed.
+    pub fn settle(
+        &mut self,
+        remembered: &HashMap<u32, Vec<Remembered>>,
+        second: u64,
+        now: Instant,
+    ) -> bool {
+        let mut changed = false;
+        for (vip, ring) in &mut self.rings {
+            let recent: Vec<u32> = remembered
+                .get(vip)
+                .into_iter()
+                .flatten()
+                .filter(|flow| second.saturating_sub(flow.seen.into()) < SETTLE.as_secs())
+                .map(|flow| flow.backend)
+                .collect();
+            changed |= ring.settle(&recent, now);
+        }
+        changed
+    }
+
+    pub fn backends(&self, hops: &BTreeMap<IpAddr, NextHop>) -> BTreeMap<u32, abi::Backend> {
+        let availability = self.availability();
+        self.plan
+            .backends
+            .iter()
+            .map(|(id, planned)| {
+                let alive = match availability.get(id) {
+                    Some(Availability::Up | Availability::Draining) => abi::Backend::ALIVE,
+                    Some(Availability::Down) | None => 0,
+                };
+                let backend = abi::Backend {
+                    address: planned.words,
+                    port: planned.port.to_be().into(),
+                    sum: planned.sum,
+                    flags: alive,
+                    ..NO_BACKEND
+                };
+                (*id, hops::with_hop(backend, hops.get(&planned.address)))
+            })
+            .collect()
+    }
+
+    pub fn rings(&self) -> BTreeMap<u32, Ring> {
+        self.rings
+            .iter()
+            .map(|(vip, ring)| (*vip, ring.slots().clone()))
+            .collect()
+    }
+
+    /// Where the checks ask.
+    pub fn aims(&self) -> HashMap<u32, Aim> {
+        self.plan
+            .backends
+            .iter()
+            .filter_map(|(id, backend)| {
+                let check = backend.check.clone()?;
+                Some((*id, (SocketAddr::new(backend.address, backend.port), check)))
+            })
+            .collect()
+    }
+
+    /// Whose next hops are needed.
+    pub fn targets(&self) -> BTreeSet<IpAddr> {
+        self.plan
+            .backends
+            .values()
+            .map(|backend| backend.address)
+            .collect()
+    }
+
+    pub fn services(&self) -> Vec<ServiceStatus> {
+        let names: BTreeSet<&str> = self
+            .plan
+            .vips
+            .values()
+            .map(|vip| vip.service.as_str())
+            .collect();
+        names.into_iter().map(|name| self.service(name)).collect()
+    }
+
+    /// Adds weights and states to counters that were read from the maps alone.
+    pub fn describe(&self, snapshot: &mut Snapshot) {
+        for service in &mut snapshot.services {
+            let label = format!("{} {}", service.name, service.vip);
+            let Some(vip) = self.plan.vips.values().find(|vip| vip.label == label) else {
+                continue;
+            };
+            for (id, planned) in self.members(vip) {
+                let counters = service
+                    .backends
+                    .iter_mut()
+                    .find(|backend| backend.host == planned.host && backend.port == planned.port);
+                if let (Some(counters), Some(health)) = (counters, self.health.get(&id)) {
+                    counters.weight = Some(health.weight(planned.weight));
+                    counters.state = Some(health.state());
+                }
+            }
+        }
+    }
+
+    pub fn remarks(&self, hops: &BTreeMap<IpAddr, NextHop>) -> Vec<Remark> {
+        let availability = self.availability();
+        let is_up = |id: &u32| availability.get(id) == Some(&Availability::Up);
+        let mut remarks = Vec::new();
+        for vip in self.plan.vips.values() {
+            let taking = vip.members.iter().filter(|id| is_up(id)).count();
+            let checked = self
+                .members(vip)
+                .filter(|(id, _)| self.state(*id) == BackendState::Up)
+                .count();
+            if vip.members.is_empty() {
+                remarks.push(Remark::grave(format!(
+                    "{}: none of its backends has an address of its family",
+                    vip.label
+                )));
+            } else if taking == 0 {
+                remarks.push(Remark::grave(format!(
+                    "{}: no backend takes new connections",
+                    vip.label
+                )));
+            } else if checked == 0 {
+                remarks.push(Remark::grave(format!(
+                    "{}: the checks of all backends fail; all are kept in service",
+                    vip.label
+                )));
+            }
+            for (id, planned) in self.members(vip) {
+                if self.state(id) == BackendState::Down {
+                    remarks.push(Remark::note(format!(
+                        "{}: down{}",
+                        planned.label,
+                        self.health
+                            .get(&id)
+                            .and_then(Health::detail)
+                            .map(|detail| format!(": {detail}"))
+                            .unwrap_or_default()
+                    )));
+                } else if let Some(trouble) = hops.get(&planned.address).map(|hop| hop.trouble) {
+                    remarks.extend(trouble.map(|trouble| {
+                        Remark::grave(format!(
+                            "{}: packets cannot be sent to it: {trouble}",
+                            planned.label
+                        ))
+                    }));
+                }
+            }
+        }
+        remarks
+    }
+
+    /// Whether the backend is up in every family it has.
+    pub fn is_up(&self, service: &str, host: &str, port: u16) -> bool {
+        let mut members = self
+            .plan
+            .backends
+            .iter()
+            .filter(|(_, planned)| {
+                planned.service == service && planned.host == host && planned.port == port
+            })
+            .peekable();
+        members.peek().is_some() && members.all(|(id, _)| self.state(*id) == BackendState::Up)
+    }
+
+    fn service(&self, name: &str) -> ServiceStatus {
+        let of_service = |service: &str| service == name;
+        let mut backends: Vec<BackendStatus> = Vec::new();
+        for (id, planned) in &self.plan.backends {
+            if !of_service(&planned.service) {
+                continue;
+            }
+            let status = self.backend(*id, planned);
+            let other_family = backends
+                .iter_mut()
+                .find(|known| known.host == status.host && known.port == status.port);
+            match other_family {
+                Some(known) if severity(known.state) >= severity(status.state) => {}
+                Some(known) => *known = status,
+                None => backends.push(status),
+            }
+        }
+        ServiceStatus {
+            name: format!("l4.{name}"),
+            vips: self
+                .plan
+                .vips
+                .values()
+                .filter(|vip| of_service(&vip.service))
+                .map(|vip| vip.address.to_string())
+                .collect(),
+            backends,
+        }
+    }
+
+    fn backend(&self, id: u32, planned: &PlannedBackend) -> BackendStatus {
+        let health = self.health.get(&id);
+        let two_families = self.plan.backends.values().any(|other| {
+            other.service == planned.service
+                && other.host == planned.host
+                && other.port == planned.port
+                && other.address != planned.address
+        });
+        let detail = health.and_then(Health::detail).map(|detail| {
+            if two_families {
+                format!("{}: {detail}", planned.address)
+            } else {
+                detail.to_owned()
+            }
+        });
+        BackendStatus {
+            host: planned.host.clone(),
+            port: planned.port,
+            weight: health.map_or(planned.weight, |health| health.weight(planned.weight)),
+            state: self.state(id),
+            detail,
+            check_milliseconds: self.took.get(&id).map(|took| took.as_secs_f64() * 1e3),
+        }
+    }
+
+    fn state(&self, id: u32) -> BackendState {
+        self.health
+            .get(&id)
+            .map_or(BackendState::Unknown, Health::state)
+    }
+
+    fn members(&self, vip: &PlannedVip) -> impl Iterator<Item = (u32, &PlannedBackend)> {
+        vip.members
+            .iter()
+            .filter_map(|id| Some((*id, self.plan.backends.get(id)?)))
+    }
+
+    fn availability(&self) -> BTreeMap<u32, Availability> {
+        let mut found = BTreeMap::new();
+        for vip in self.plan.vips.values() {
+            let (ids, health): (Vec<u32>, Vec<&Health>) = vip
+                .members
+                .iter()
+                .filter_map(|id| Some((*id, self.health.get(id)?)))
+                .unzip();
+            found.extend(ids.into_iter().zip(availabilities(&health)));
+        }
+        found
+    }
+
+    fn impose_wishes(&mut self) {
+        for (id, planned) in &self.plan.backends {
+            let wish = self.wishes.get(&planned.label).copied();
+            if let Some(health) = self.health.get_mut(id) {
+                health.wish(wish.unwrap_or(BackendWish::Enable));
+            }
+        }
+    }
+
+    fn steer(&mut self, now: Instant) {
+        let availability = self.availability();
+        for (id, vip) in &self.plan.vips {
+            let members: Vec<Member> = self
+                .members(vip)
+                .map(|(id, planned)| Member {
+                    backend: id,
+                    name: SocketAddr::new(planned.address, planned.port).to_string(),
+                    weight: self
+                        .health
+                        .get(&id)
+                        .map_or(planned.weight, |health| health.weight(planned.weight)),
+                    availability: availability.get(&id).copied().unwrap_or(Availability::Down),
+                })
+                .collect();
+            match self.rings.get_mut(id) {
+                Some(ring) => {
+                    ring.steer(&members, now);
+                }
+                None => {
+                    self.rings.insert(*id, VipRing::new(&members, now));
+                }
+            }
+        }
+    }
+}
+
+fn first_health(backend: &PlannedBackend, observed: Observed) -> Health {
+    if backend.check.is_some() {
+        Health::new(observed)
+    } else {
+        Health::unchecked()
+    }
+}
+
+/// Of two families' states the worse one is told.
+fn severity(state: BackendState) -> u8 {
+    match state {
+        BackendState::Up => 0,
+        BackendState::Drain => 1,
+        BackendState::Disabled => 2,
+        BackendState::Unknown => 3,
+        BackendState::Down => 4,
+    }
+}
+
+/// `web2:80`
+fn endpoint(backend: &PlannedBackend) -> String {
+    format!("{}:{}", backend.host, backend.port)
+}
+
+fn there_is(names: BTreeSet<String>) -> String {
+    if names.is_empty() {
+        "there is none".to_owned()
+    } else {
+        format!(
+            "there is {}",
+            names.into_iter().collect::<Vec<_>>().join(", ")
+        )
+    }
+}
