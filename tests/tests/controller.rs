@@ -53,14 +53,14 @@ fn connections_reach_all_servers_and_survive_the_controller() {
         (service.name.as_str(), service.vip.as_str()),
         ("l4.plain", "203.0.113.10:8080")
     );
-    assert_eq!(service.traffic.connections, 101);
+    assert_eq!(service.traffic.connections, 161);
     assert_eq!(service.backends.len(), 2);
     let of_backends: u64 = service
         .backends
         .iter()
         .map(|backend| backend.traffic.connections)
         .sum();
-    assert_eq!(of_backends, 101);
+    assert_eq!(of_backends, 161);
     assert_eq!(service.backends[0].state, Some(BackendState::Up));
     let web = snapshot
         .rules
@@ -231,7 +231,10 @@ fn services_interfaces_and_rules_come_and_go_by_reload() {
     assert_eq!(snapshot.interfaces.len(), 2);
     let before = snapshot.services[0].traffic.connections;
     assert!(before >= 20, "{before}");
-    let line = text.lines().find(|line| line.starts_with("backends")).expect("there");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("backends"))
+        .expect("there");
     lab.configure(&text.replace(line, "backends = [{ host = \"web1\", port = 80 }]"));
     controller.answered(Request::Reload { apply: Apply::Now });
     let snapshot = controller.snapshot();

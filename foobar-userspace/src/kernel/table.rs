@@ -354,11 +354,14 @@ impl<V: Field + Default + Sum> CounterTable<V> {
     /// When the kernel refuses, or `index` is out of bounds.
     pub fn add(&mut self, index: u32, more: V) -> Result<(), KernelError> {
         let failed = |error| KernelError::map("add to", self.name, error);
-        let mut values = self.map.get(&index, 0).map_err(failed)?;
+        let mut values = self.map.get(&index, 0).map_err(failed)?.to_vec();
         if let Some(Plain(value)) = values.first_mut() {
             *value = value.plus(more);
         }
-        self.map.set(index, values, 0).map_err(failed)
+        PerCpuValues::try_from(values)
+            .map_err(MapError::from)
+            .and_then(|values| self.map.set(index, values, 0))
+            .map_err(failed)
     }
 
     fn copy(&mut self, old: &Self) -> Result<(), KernelError> {
