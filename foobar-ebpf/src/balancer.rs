@@ -77,6 +77,10 @@ fn tracked<F: Family, T: Tables + TablesOf<F>>(
         remember::<F, T>(client, slot.previous(), tables);
         return slot.previous();
     }
+    // Its backend is dead: it stays with the new one when the dead one comes back.
+    if remembered.is_some() || slot.previous() != slot.current() {
+        remember::<F, T>(client, slot.current(), tables);
+    }
     slot.current()
 }
 

@@ -286,6 +286,12 @@ impl Admin {
     }
 }
 
+/// The commented reference, `config/foobar.toml`.
+#[must_use]
+pub fn example() -> &'static str {
+    include_str!("../../config/foobar.toml")
+}
+
 impl Addresses {
     /// Both families' addresses, IPv4 first.
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> {

@@ -647,3 +647,11 @@ proptest! {
         prop_assert_eq!(traffic.to_string().parse::<Traffic>(), Ok(traffic));
     }
 }
+
+#[test]
+fn the_reference_is_a_good_configuration() {
+    let config = parse(example(), Path::new("foobar.toml"))
+        .unwrap_or_else(|errors| panic!("{}", errors.render(false, 120)));
+    assert_eq!(config.l4.len(), 2);
+    assert_eq!(config.nodes.len(), 4);
+}
