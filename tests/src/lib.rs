@@ -1,1 +1,247 @@
-//! The lab.
+//! The lab: the estate of `config/foobar.toml` in network namespaces, with real servers.
+//!
+//! `client` is the internet: clients, a router, the name server of foobar.com. `lb1` has a leg there (`eth0`) and one in
+//! the servers' network (`eth1`), a bridge in `foobar-lan`; `web1` to `web3` run nginx in front of gunicorn. MariaDB joins
+//! with the MySQL issue: its files belong into [`servers`], its start into [`Lab::up`] after the web servers.
+
+pub mod network;
+pub mod processes;
+pub mod servers;
+
+use std::{
+    fs::{self, File},
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use foobar::config::{self, Config};
+
+use crate::{network::Network, processes::Processes};
+
+/// Where the lab keeps its files while it is up.
+pub const STATE: &str = "/run/foobar-lab";
+/// How long servers may take to answer, and the product to find them healthy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub config: PathBuf,
+    /// The product, or a lab without it.
+    pub foobar: Option<PathBuf>,
+}
+
+/// The lab as it stands on this machine; it outlives the value.
+#[derive(Debug)]
+pub struct Lab {
+    pub config: Config,
+    foobar: Option<PathBuf>,
+    processes: Processes,
+}
+
+impl Lab {
+    /// Brings the lab up, after taking down what a crash left. `progress` hears each step.
+    ///
+    /// # Errors
+    /// What failed; what came up until then is taken down.
+    pub fn up(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Self> {
+        let config = config::load(&options.config)
+            .map_err(|errors| anyhow!("{}", errors.render(false, 120)))?;
+        if Path::new(STATE).exists() {
+            progress("taking down the lab that was left");
+            Self::down(options.foobar.as_deref())?;
+        }
+        let lab = Self {
+            processes: Processes::new(STATE)?,
+            foobar: options.foobar.clone(),
+            config,
+        };
+        match lab.build(&options.config, progress) {
+            Ok(()) => Ok(lab),
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = Self::down(options.foobar.as_deref());
+                Err(error)
+            }
+        }
+    }
+
+    fn build(&self, config: &Path, progress: &mut dyn FnMut(&str)) -> Result<()> {
+        progress("network namespaces");
+        Network::new(&self.config)?.create()?;
+        progress("name server");
+        servers::start_names(&self.config, &self.processes)?;
+        progress("nginx and gunicorn on three servers");
+        let authority = servers::write_certificates(Path::new(STATE))?;
+        for server in servers::of(&self.config) {
+            servers::start_web(&server, &authority, &self.processes)?;
+        }
+        for server in servers::of(&self.config) {
+            self.wait(&format!("{} answers", server.name), || {
+                self.succeeds(
+                    &server.name,
+                    &["curl", "-fsS", "-m1", "http://127.0.0.1/healthz"],
+                )
+            })?;
+        }
+        if self.foobar.is_some() {
+            fs::copy(config, Self::config_path())?;
+            for node in self.config.nodes.keys() {
+                progress(&format!("foobar on {node}"));
+                self.start_foobar(node)?;
+            }
+            self.wait("the service answers", || {
+                self.succeeds(
+                    "client",
+                    &["curl", "-fsS", "-m1", "http://203.0.113.10:8080/healthz"],
+                ) && self.succeeds(
+                    "client",
+                    &["curl", "-fsS", "-m1", "http://[2001:db8::10]:8080/healthz"],
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The copy of the configuration that the lab's nodes read.
+    #[must_use]
+    pub fn config_path() -> PathBuf {
+        Path::new(STATE).join("foobar.toml")
+    }
+
+    /// Takes everything down that the lab made; no lab is fine.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn down(foobar: Option<&Path>) -> Result<()> {
+        Processes::new(STATE)?.end_all()?;
+        for node in ["lb1", "web1", "web2", "web3"] {
+            if let Some(foobar) = foobar {
+                // A node that never had programs has nothing to detach.
+                let _ = Command::new(foobar)
+                    .args(["detach", "--all", "--node", node])
+                    .output();
+            }
+        }
+        network::remove()?;
+        fs::remove_dir_all(STATE).with_context(|| format!("cannot remove {STATE}"))
+    }
+
+    /// Starts the product on a node; it goes on when this process ends.
+    ///
+    /// # Errors
+    /// When there is no product, or it does not start.
+    pub fn start_foobar(&self, node: &str) -> Result<()> {
+        let foobar = self.foobar.as_ref().context("a lab without foobar")?;
+        let mut command = in_namespace(node, foobar);
+        command
+            .args(["run", "--node", node, "-c"])
+            .arg(Self::config_path())
+            .env("FOOBAR_STATE", Path::new(STATE).join("state"));
+        self.processes
+            .spawn(&format!("foobar-{node}"), &mut command)?;
+        self.wait(&format!("foobar on {node} has attached"), || {
+            if !self.processes.is_running(&format!("foobar-{node}")) {
+                return false;
+            }
+            Path::new("/sys/fs/bpf/foobar")
+                .join(node)
+                .join("links")
+                .exists()
+        })
+    }
+
+    /// Ends the product's controller on a node with a signal (`KILL`, `TERM`, `HUP`).
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal_foobar(&self, node: &str, signal: i32) -> Result<()> {
+        self.processes.signal(&format!("foobar-{node}"), signal)
+    }
+
+    /// Stops a server's nginx.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn stop_web(&self, server: &str) -> Result<()> {
+        self.processes.end(&format!("nginx-{server}"))
+    }
+
+    /// Starts a server's nginx again.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_web(&self, server: &str) -> Result<()> {
+        servers::start_nginx(server, &self.processes)
+    }
+
+    /// Runs a command in a namespace to its end.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(&self, namespace: &str, command: &[&str]) -> Result<Output> {
+        let [program, arguments @ ..] = command else {
+            bail!("no command");
+        };
+        in_namespace(namespace, program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot start {program} in {namespace}"))
+    }
+
+    /// Whether a command in a namespace ends well.
+    #[must_use]
+    pub fn succeeds(&self, namespace: &str, command: &[&str]) -> bool {
+        self.run(namespace, command)
+            .is_ok_and(|output| output.status.success())
+    }
+
+    /// Waits until something is so.
+    ///
+    /// # Errors
+    /// When it is not so in time; tells the end of all logs.
+    pub fn wait(&self, what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
+        let begun = Instant::now();
+        while !is_so() {
+            if begun.elapsed() > PATIENCE {
+                bail!(
+                    "not within {PATIENCE:?}: {what}\n{}",
+                    self.processes.tails()
+                );
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+}
+
+/// A command in the network of a namespace and in nothing else: `ip netns exec` would hide the machine's bpffs.
+#[must_use]
+pub fn in_namespace(namespace: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net=/run/netns/{namespace}"))
+        .arg("--")
+        .arg(program);
+    command
+}
+
+/// Takes the machine's lab for this process; tells who has it otherwise.
+///
+/// # Errors
+/// When another process brings the lab up or down.
+pub fn lock() -> Result<File> {
+    let path = "/run/foobar-lab.lock";
+    let file = File::create(path).with_context(|| format!("cannot write {path}; are you root?"))?;
+    file.try_lock().map_err(|_| {
+        anyhow!(
+            "another process is at the lab (lock {path}, descriptor {}); wait for it, or end it",
+            file.as_raw_fd()
+        )
+    })?;
+    Ok(file)
+}
