@@ -15,13 +15,14 @@ mod status;
 use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error,
+    io,
     net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     task, time,
 };
@@ -76,7 +77,7 @@ pub enum RunError {
     #[error(transparent)]
     Routes(#[from] RoutesError),
     #[error("cannot listen for signals")]
-    Signals(#[source] std::io::Error),
+    Signals(#[source] io::Error),
 }
 
 impl RunError {
@@ -112,8 +113,11 @@ pub async fn run_locked(
     lock: NodeLock,
     questions: mpsc::Receiver<Question>,
 ) -> Result<(), RunError> {
+    // Before anything is attached: a signal during the start is then heard after it.
+    let signals = Signals::listen().map_err(RunError::Signals)?;
     let (controller, inbox) = Controller::start(options, lock).await?;
-    controller.serve(inbox, questions).await
+    controller.serve(signals, inbox, questions).await;
+    Ok(())
 }
 
 /// What [`run`] would change, one line each; changes nothing.
@@ -124,6 +128,22 @@ pub fn dry_run(options: &Options) -> Result<Vec<String>, RunError> {
     let config = config::load(&options.config)?;
     let estate = Estate::compile(config, &options.node, Labels::default(), 1)?;
     Ok(estate.summary())
+}
+
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
 }
 
 /// Where news comes from.
@@ -224,7 +244,7 @@ impl Controller {
             events,
         };
         controller.aim();
-        controller.learn_ways(&mut inbox.events).await;
+        controller.look_around(&mut inbox).await;
         match task::block_in_place(|| controller.take_service()) {
             Ok(()) => Ok((controller, inbox)),
             Err(error) => {
@@ -235,26 +255,24 @@ impl Controller {
         }
     }
 
-    /// Waits a moment for the next hops, so that the first packets find them.
-    async fn learn_ways(&mut self, events: &mut mpsc::Receiver<Event>) {
-        let patience = time::sleep(FIRST_HOPS_WITHIN);
+    /// Waits a moment for next hops and first checks, so that the first packets find a settled ring.
+    async fn look_around(&mut self, inbox: &mut Inbox) {
+        let patience = time::sleep(LOOK_AROUND);
         tokio::pin!(patience);
-        loop {
+        while !self.balancing.knows_all() || !self.knows_ways() {
             tokio::select! {
                 () = &mut patience => return,
-                event = events.recv() => match event {
-                    Some(event) => self.learn(event),
-                    None => return,
-                },
-            }
-            let targets = self.balancing.targets();
-            if targets
-                .iter()
-                .all(|target| self.hops.get(target).is_some_and(NextHop::resolved))
-            {
-                return;
+                Some(event) = inbox.events.recv() => self.learn(event),
+                Some(observation) = inbox.observations.recv() => self.observe(observation),
             }
         }
+    }
+
+    fn knows_ways(&self) -> bool {
+        self.balancing
+            .targets()
+            .iter()
+            .all(|target| self.hops.get(target).is_some_and(NextHop::resolved))
     }
 
     fn take_service(&mut self) -> Result<(), KernelError> {
@@ -263,6 +281,7 @@ impl Controller {
         apply(&mut self.deployment, &desired)?;
         self.desired = desired;
         self.in_service = true;
+        self.balancing.enter_service();
         for attachment in self.deployment.attachments() {
             tracing::info!(
                 interface = attachment.hook.interface,
@@ -277,13 +296,10 @@ impl Controller {
 
     async fn serve(
         mut self,
+        mut signals: Signals,
         mut inbox: Inbox,
         mut questions: mpsc::Receiver<Question>,
-    ) -> Result<(), RunError> {
-        let on = |kind| signal(kind).map_err(RunError::Signals);
-        let mut hangup = on(SignalKind::hangup())?;
-        let mut terminate = on(SignalKind::terminate())?;
-        let mut interrupt = on(SignalKind::interrupt())?;
+    ) {
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         notify(State::Ready);
@@ -294,9 +310,9 @@ impl Controller {
         );
         loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => {
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+                _ = signals.hangup.recv() => {
                     notify(State::Reloading);
                     if let Err(refusal) = task::block_in_place(|| self.reload(Apply::Now)) {
                         tracing::error!("reload refused: {refusal}");
@@ -313,7 +329,6 @@ impl Controller {
         }
         notify(State::Stopping);
         tracing::info!("stopped; the packet path stays in service, `foobar detach` removes it");
-        Ok(())
     }
 }
 
@@ -811,7 +826,7 @@ fn chain(error: &dyn Error) -> String {
 }
 
 const TICK: Duration = Duration::from_millis(500);
-const FIRST_HOPS_WITHIN: Duration = Duration::from_millis(1_500);
+const LOOK_AROUND: Duration = Duration::from_millis(1_500);
 const WANTED_FOR: Duration = Duration::from_secs(60);
 /// A scan from spoofed addresses must not make the router watch the whole link.
 const MOST_WANTED: usize = 256;
