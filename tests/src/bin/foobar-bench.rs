@@ -7,6 +7,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -52,7 +53,17 @@ enum Output {
     Json,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("foobar-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let Arguments {
         command:
             Command::Packet {
@@ -320,8 +331,7 @@ impl Bench {
     fn deploy(&self, config: &config::Config, node: &str) -> Result<Deployment> {
         // Left over from a run that was killed, or not there.
         let _ = kernel::detach(&pin_name(node), &kernel::Which::All);
-        let mut deployment =
-            Deployment::open(&pin_name(node), self.keys.clone(), Sizes::default())?;
+        let mut deployment = Deployment::open(&pin_name(node), self.keys, Sizes::default())?;
         let tables = deployment.tables_mut();
         let mut labels = Labels::default();
         let ruleset = firewall::compile(config, node, &mut labels, 1)?;
