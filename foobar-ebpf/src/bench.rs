@@ -34,7 +34,7 @@ pub fn wrapper(context: XdpContext) -> u32 {
     restore(&context);
     // SAFETY: a tail call does not return, or returns here with the frame in place.
     unsafe {
-        let _ = UNDER_TEST.tail_call(&context, 0);
+        UNDER_TEST.tail_call(&context, 0);
     }
     XDP_ABORTED
 }

@@ -1,8 +1,12 @@
 //! The administration socket: what can be asked of a running controller.
 
 pub mod api;
+pub mod client;
+mod server;
 
 use tokio::sync::oneshot;
+
+pub use self::server::{ListenError, listen, serve};
 
 /// A request on its way to the controller, and where the answer goes.
 #[derive(Debug)]

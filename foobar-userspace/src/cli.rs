@@ -3,21 +3,33 @@
 use std::{
     error::Error,
     io::{self, IsTerminal as _, Write as _},
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
+    str::FromStr,
+    time::Duration,
 };
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use foobar::{
+    admin::{
+        self,
+        api::{
+            Apply, BackendWish, Explanation, Packet, Refusal, Request, Response, Snapshot,
+            TrafficCount,
+        },
+        client::{self, ClientError},
+    },
     balancer,
     config::{self, Config, Diagnostics},
     controller::{self, RunError},
     firewall,
-    kernel::{self, KernelError, Which},
+    kernel::{self, KernelError, NodeLock, Which},
     labels::Labels,
     snapshot,
 };
+use ipnet::IpNet;
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
@@ -43,8 +55,22 @@ struct Arguments {
     /// Which node of the estate this is; the only one, or the one with this machine's name, by default.
     #[arg(long, global = true, env = "FOOBAR_NODE")]
     node: Option<String>,
+    /// The controller's socket; the one that the file names for the node by default.
+    #[arg(long, global = true, env = "FOOBAR_SOCKET")]
+    socket: Option<PathBuf>,
+    /// How answers are shown.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// One JSON object.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -53,11 +79,48 @@ enum Command {
     Run,
     /// Reads the file, compiles every node's rules, and says all that is wrong at once.
     Check,
-    /// Shows what the node's programs counted, as JSON.
+    /// Has the controller read the file again; a file with errors changes nothing.
+    Reload {
+        /// Only say what would change.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// How the node is: interfaces, services, backends, warnings. Exits with 1 when it is not healthy.
+    Status,
+    /// Shows what the node's programs counted.
     Stats {
-        /// Read the pinned maps; works with no controller running. The only way yet.
-        #[arg(long, required = true)]
+        /// Read the pinned maps; works with no controller running.
+        #[arg(long)]
         from_maps: bool,
+    },
+    /// Sends the described packet through the loaded program and says what decided.
+    Explain {
+        /// tcp, udp, icmp or icmp6.
+        protocol: String,
+        /// ADDRESS or ADDRESS:PORT, IPv6 as [ADDRESS]:PORT.
+        source: String,
+        /// As SOURCE; for ICMP the type stands for the port.
+        destination: String,
+        /// Name or device; the node's first by default.
+        #[arg(long)]
+        iface: Option<String>,
+        #[arg(long)]
+        egress: bool,
+    },
+    /// The rules of the node, with what they counted.
+    Rule {
+        #[command(subcommand)]
+        what: RuleCommand,
+    },
+    /// Sets of addresses, which rules name.
+    Set {
+        #[command(subcommand)]
+        what: SetCommand,
+    },
+    /// Backends of services, by `host` or `host:port`.
+    Backend {
+        #[command(subcommand)]
+        what: BackendCommand,
     },
     /// Removes the programs and everything that they kept from the kernel.
     Detach {
@@ -78,6 +141,75 @@ enum Command {
 }
 
 #[derive(Debug, Subcommand)]
+enum RuleCommand {
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum SetCommand {
+    List,
+    /// All elements of a set.
+    Show {
+        set: String,
+    },
+    Add {
+        set: String,
+        #[arg(required = true)]
+        elements: Vec<Element>,
+        /// How long they stay (`10m`).
+        #[arg(long, value_parser = humantime::parse_duration)]
+        timeout: Option<Duration>,
+    },
+    Del {
+        set: String,
+        #[arg(required = true)]
+        elements: Vec<Element>,
+    },
+    Flush {
+        set: String,
+    },
+}
+
+/// An address or a prefix.
+#[derive(Clone, Copy, Debug)]
+struct Element(IpNet);
+
+impl FromStr for Element {
+    type Err = ipnet::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse::<IpAddr>() {
+            Ok(address) => Ok(Self(address.into())),
+            Err(_) => text.parse().map(Self),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum BackendCommand {
+    List,
+    /// No new connections; those that are open go on.
+    Drain {
+        service: String,
+        backend: String,
+    },
+    Enable {
+        service: String,
+        backend: String,
+    },
+    /// Nothing at all.
+    Disable {
+        service: String,
+        backend: String,
+    },
+    Weight {
+        service: String,
+        backend: String,
+        weight: u16,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// The file as it is meant, defaults filled in.
     Show,
@@ -92,6 +224,7 @@ enum ConfigCommand {
 #[repr(u8)]
 enum Status {
     Failed = 1,
+    NotRunning = 3,
     NotPermitted = 77,
     BadConfiguration = 78,
 }
@@ -142,6 +275,24 @@ impl From<KernelError> for Failure {
     }
 }
 
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let status = match &error {
+            ClientError::NotRunning { .. } => Status::NotRunning,
+            ClientError::NotPermitted { .. } => Status::NotPermitted,
+            ClientError::Refused(Refusal::NotPermitted { .. }) => Status::NotPermitted,
+            ClientError::Refused(Refusal::BadConfiguration { rendered }) => {
+                return Self {
+                    status: Status::BadConfiguration,
+                    text: rendered.clone(),
+                };
+            }
+            _ => Status::Failed,
+        };
+        Self::new(status, &error)
+    }
+}
+
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         match error {
@@ -174,11 +325,48 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Run => run(arguments),
         Command::Check => check(arguments),
-        Command::Stats { .. } => {
-            let node = node(arguments)?;
-            let snapshot = snapshot::of_pins(&node)?;
-            say(&json("stats", &snapshot))
+        Command::Stats { from_maps: true } => {
+            show_stats(arguments, &snapshot::of_pins(&node(arguments)?)?)
         }
+        Command::Stats { from_maps: false } => ask(arguments, &Request::Snapshot),
+        Command::Status => ask(arguments, &Request::Status),
+        Command::Reload { dry_run } => {
+            let apply = if *dry_run { Apply::DryRun } else { Apply::Now };
+            ask(arguments, &Request::Reload { apply })
+        }
+        Command::Explain {
+            protocol,
+            source,
+            destination,
+            iface,
+            egress,
+        } => {
+            let (source, source_port) = endpoint(source, 51_000)?;
+            let (destination, destination_port) = endpoint(destination, 0)?;
+            let icmp = protocol.starts_with("icmp");
+            ask(
+                arguments,
+                &Request::Explain(Packet {
+                    protocol: protocol.clone(),
+                    source,
+                    source_port,
+                    destination,
+                    destination_port: if icmp {
+                        destination_port << 8
+                    } else {
+                        destination_port
+                    },
+                    flags: 2,
+                    interface: iface.clone(),
+                    egress: *egress,
+                }),
+            )
+        }
+        Command::Rule {
+            what: RuleCommand::List,
+        } => ask(arguments, &Request::Rules),
+        Command::Set { what } => ask(arguments, &set_request(what)),
+        Command::Backend { what } => ask(arguments, &backend_request(what)),
         Command::Detach { interfaces, all } => {
             let which = if *all {
                 Which::All
@@ -201,6 +389,266 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
             say(&String::from_utf8_lossy(&script))
         }
     }
+}
+
+fn set_request(command: &SetCommand) -> Request {
+    let prefixes = |elements: &[Element]| elements.iter().map(|element| element.0).collect();
+    match command {
+        SetCommand::List => Request::Sets,
+        SetCommand::Show { set } => Request::SetElements { set: set.clone() },
+        SetCommand::Add {
+            set,
+            elements,
+            timeout,
+        } => Request::SetAdd {
+            set: set.clone(),
+            elements: prefixes(elements),
+            timeout: *timeout,
+        },
+        SetCommand::Del { set, elements } => Request::SetDelete {
+            set: set.clone(),
+            elements: prefixes(elements),
+        },
+        SetCommand::Flush { set } => Request::SetFlush { set: set.clone() },
+    }
+}
+
+fn backend_request(command: &BackendCommand) -> Request {
+    let (service, backend, wish) = match command {
+        BackendCommand::List => return Request::Status,
+        BackendCommand::Drain { service, backend } => (service, backend, BackendWish::Drain),
+        BackendCommand::Enable { service, backend } => (service, backend, BackendWish::Enable),
+        BackendCommand::Disable { service, backend } => (service, backend, BackendWish::Disable),
+        BackendCommand::Weight {
+            service,
+            backend,
+            weight,
+        } => (service, backend, BackendWish::Weight(*weight)),
+    };
+    Request::BackendState {
+        service: service.clone(),
+        backend: backend.clone(),
+        wish,
+    }
+}
+
+/// `ADDRESS` or `ADDRESS:PORT`.
+fn endpoint(text: &str, port: u16) -> Result<(IpAddr, u16), Failure> {
+    if let Ok(endpoint) = text.parse::<SocketAddr>() {
+        return Ok((endpoint.ip(), endpoint.port()));
+    }
+    text.parse().map(|address| (address, port)).map_err(|_| Failure {
+        status: Status::Failed,
+        text: format!("foobar: `{text}` is no address; write 198.51.100.7, 198.51.100.7:443 or [2001:db8::7]:443"),
+    })
+}
+
+fn ask(arguments: &Arguments, request: &Request) -> Result<(), Failure> {
+    let socket = match &arguments.socket {
+        Some(socket) => socket.clone(),
+        None => load(arguments)?.admin.socket_of(&node(arguments)?),
+    };
+    show(arguments, client::ask(&socket, request)?)
+}
+
+fn show(arguments: &Arguments, response: Response) -> Result<(), Failure> {
+    match response {
+        Response::Status(status) => {
+            present(arguments, "status", &*status, || status_text(&status))?;
+            if status.healthy {
+                return Ok(());
+            }
+            Err(Failure {
+                status: Status::Failed,
+                text: format!("foobar: {} is not healthy", status.node),
+            })
+        }
+        Response::Snapshot(snapshot) => show_stats(arguments, &snapshot),
+        Response::Reloaded(reloaded) => present(arguments, "reload", &reloaded, || {
+            let done = if reloaded.applied {
+                "in force"
+            } else {
+                "not applied (dry run)"
+            };
+            format!(
+                "{}generation {}, {done}\n",
+                lines(&reloaded.changes),
+                reloaded.generation
+            )
+        }),
+        Response::Rules(rules) => present(arguments, "rule-list", &Rows { rows: &rules }, || {
+            rules
+                .iter()
+                .map(|rule| {
+                    format!(
+                        "{:>12} packets  {}/{}  {}  ({})\n",
+                        rule.count.packets, rule.policy, rule.rule, rule.text, rule.place
+                    )
+                })
+                .collect()
+        }),
+        Response::Sets(sets) => present(arguments, "set-list", &Rows { rows: &sets }, || {
+            sets.iter()
+                .map(|set| format!("{:>9} of {:>9}  {}\n", set.elements, set.max, set.name))
+                .collect()
+        }),
+        Response::SetElements(elements) => {
+            present(arguments, "set-show", &Rows { rows: &elements }, || {
+                elements
+                    .iter()
+                    .map(|element| {
+                        let left = element
+                            .expires_in_seconds
+                            .map_or(String::new(), |seconds| format!("  for {seconds} s"));
+                        format!("{}  {}{left}\n", element.element, element.source)
+                    })
+                    .collect()
+            })
+        }
+        Response::Done { message } => say(&format!("{message}\n")),
+        Response::Explained(explanation) => present(arguments, "explain", &*explanation, || {
+            explanation_text(&explanation)
+        }),
+        Response::ConfigText(text) => say(&text),
+    }
+}
+
+#[derive(serde::Serialize)]
+struct Rows<'a, T> {
+    rows: &'a [T],
+}
+
+fn present(
+    arguments: &Arguments,
+    command: &str,
+    value: &impl serde::Serialize,
+    text: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    match arguments.output {
+        Output::Json => say(&json(command, value)),
+        Output::Table => say(&text()),
+    }
+}
+
+fn lines(texts: &[String]) -> String {
+    texts.iter().map(|text| format!("{text}\n")).collect()
+}
+
+fn status_text(status: &admin::api::Status) -> String {
+    let mut text = format!(
+        "{} {} generation {} of {} (pid {})\n",
+        status.node,
+        if status.healthy {
+            "healthy"
+        } else {
+            "NOT HEALTHY"
+        },
+        status.generation,
+        status.configuration,
+        status.pid
+    );
+    for interface in &status.interfaces {
+        text += &format!(
+            "  {} on {}: XDP {}, egress by {}\n",
+            interface.name, interface.device, interface.xdp, interface.egress
+        );
+    }
+    for service in &status.services {
+        text += &format!("  {} {}\n", service.name, service.vips.join(" "));
+        for backend in &service.backends {
+            text += &format!(
+                "    {}:{} weight {} {:?} {}\n",
+                backend.host,
+                backend.port,
+                backend.weight,
+                backend.state,
+                backend.detail.as_deref().unwrap_or_default()
+            );
+        }
+    }
+    for warning in &status.warnings {
+        text += &format!("  warning: {warning}\n");
+    }
+    text
+}
+
+fn explanation_text(explanation: &Explanation) -> String {
+    let mut text = format!(
+        "{}: {} ({}) on {}\n",
+        explanation.verdict, explanation.reason, explanation.returned, explanation.interface
+    );
+    if let Some(rule) = &explanation.rule {
+        text += &format!(
+            "  rule {}/{} at {}: {}\n",
+            rule.policy, rule.rule, rule.place, rule.text
+        );
+    }
+    for (what, value) in [
+        ("set", &explanation.set),
+        ("vip", &explanation.vip),
+        ("backend", &explanation.backend),
+        ("leaves as", &explanation.rewritten),
+    ] {
+        if let Some(value) = value {
+            text += &format!("  {what} {value}\n");
+        }
+    }
+    text
+}
+
+fn show_stats(arguments: &Arguments, snapshot: &Snapshot) -> Result<(), Failure> {
+    present(arguments, "stats", snapshot, || stats_text(snapshot))
+}
+
+fn stats_text(snapshot: &Snapshot) -> String {
+    let mut text = format!(
+        "{:44} {:>10} {:>12} {:>14} {:>12} {:>14}\n",
+        "service, backend", "conns", "packets in", "bytes in", "packets out", "bytes out"
+    );
+    let mut row = |name: String, traffic: &TrafficCount| {
+        text += &format!(
+            "{name:44} {:>10} {:>12} {:>14} {:>12} {:>14}\n",
+            traffic.connections,
+            traffic.packets_in,
+            traffic.bytes_in,
+            traffic.packets_out,
+            traffic.bytes_out
+        );
+    };
+    for service in &snapshot.services {
+        row(
+            format!("{} {}", service.name, service.vip),
+            &service.traffic,
+        );
+        for backend in &service.backends {
+            row(
+                format!("  {}:{}", backend.host, backend.port),
+                &backend.traffic,
+            );
+        }
+    }
+    text += "\nrule, verdict                                   packets          bytes\n";
+    for rule in &snapshot.rules {
+        text += &format!(
+            "{:44} {:>10} {:>14}\n",
+            format!("{}/{}", rule.policy, rule.rule),
+            rule.count.packets,
+            rule.count.bytes
+        );
+    }
+    for interface in &snapshot.interfaces {
+        for (direction, verdicts) in &interface.verdicts {
+            for (reason, count) in verdicts {
+                text += &format!(
+                    "{:44} {:>10} {:>14}\n",
+                    format!("{} {direction} {reason}", interface.name),
+                    count.packets,
+                    count.bytes
+                );
+            }
+        }
+    }
+    text
 }
 
 fn load(arguments: &Arguments) -> Result<Config, Failure> {
@@ -230,6 +678,7 @@ fn node(arguments: &Arguments) -> Result<String, Failure> {
     }
 }
 
+/// Serves a node until it is told to end.
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_env("FOOBAR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -242,10 +691,19 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         node: node(arguments)?,
         state: None,
     };
+    let socket = match &arguments.socket {
+        Some(socket) => socket.clone(),
+        None => load(arguments)?.admin.socket_of(&options.node),
+    };
+    // Before the socket: a second controller must not take it from the first.
+    let lock = NodeLock::take(&options.node)?;
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::failed(&error))?;
-    // The sender stays, or the controller would see its questions end.
-    let (_questions, receiver) = mpsc::channel(16);
-    Ok(runtime.block_on(controller::run(options, receiver))?)
+    runtime.block_on(async {
+        let listener = admin::listen(&socket).map_err(|error| Failure::failed(&error))?;
+        let (questions, receiver) = mpsc::channel(16);
+        tokio::spawn(admin::serve(listener, questions));
+        Ok(controller::run_locked(options, lock, receiver).await?)
+    })
 }
 
 fn check(arguments: &Arguments) -> Result<(), Failure> {

@@ -77,7 +77,7 @@ impl Lab {
         progress("nginx and gunicorn on three servers");
         let authority = servers::write_certificates(Path::new(STATE))?;
         for server in servers::of(&self.config) {
-            servers::start_web(&server, &authority, &self.processes)?;
+            servers::start_web(server, &authority, &self.processes)?;
         }
         for server in servers::of(&self.config) {
             self.wait(&format!("{} answers", server.name), || {

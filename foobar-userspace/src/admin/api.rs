@@ -6,8 +6,11 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::balancer::health::{BackendState, BackendWish};
+
 /// What the controller is asked; one variant per route.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Request {
     Status,
     /// The counters, as they stand.
@@ -43,23 +46,16 @@ pub enum Request {
     ConfigShow,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Apply {
     DryRun,
     Now,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum BackendWish {
-    Enable,
-    Drain,
-    Disable,
-    Weight(u16),
-}
-
 /// The controller's answer to each [`Request`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Response {
     Status(Box<Status>),
     Snapshot(Box<Snapshot>),
@@ -142,17 +138,6 @@ pub struct BackendStatus {
     /// Of the last failed check, or why the state is what it is.
     pub detail: Option<String>,
     pub check_milliseconds: Option<f64>,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum BackendState {
-    Up,
-    Down,
-    Drain,
-    Disabled,
-    /// Not checked often enough yet to know.
-    Unknown,
 }
 
 /// All counters at one instant; they only grow. Rates are differences of two snapshots.

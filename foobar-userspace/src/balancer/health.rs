@@ -1,6 +1,29 @@
 //! Whether a backend takes flows, from what its checks saw and what the operator wants.
 
-use crate::admin::api::{BackendState, BackendWish};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What an operator wants of a backend.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendWish {
+    Enable,
+    Drain,
+    Disable,
+    Weight(u16),
+}
+
+/// A backend as people see it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendState {
+    Up,
+    Down,
+    Drain,
+    Disabled,
+    /// Not checked often enough yet to know.
+    Unknown,
+}
 
 /// What a backend may get.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

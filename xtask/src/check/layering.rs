@@ -26,7 +26,7 @@ pub fn findings(files: &[File]) -> Vec<String> {
             ));
         }
         for file in guarded {
-            for path in named(&file.text) {
+            for path in named(product_part(&file.text)) {
                 if let Some(banned) = rule.banned.iter().find(|banned| names(&path, banned)) {
                     findings.insert(format!(
                         "{}:{}: names {}, but {}",
@@ -40,6 +40,12 @@ pub fn findings(files: &[File]) -> Vec<String> {
         }
     }
     findings.into_iter().collect()
+}
+
+/// A file without the tests at its end, which may ask the clock.
+fn product_part(text: &str) -> &str {
+    text.split_once("\n#[cfg(test)]\nmod tests {")
+        .map_or(text, |(product, _)| product)
 }
 
 fn names(path: &Named, banned: &[&str]) -> bool {
