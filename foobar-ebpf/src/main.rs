@@ -41,11 +41,11 @@ pub fn egress(context: TcContext) -> i32 {
     let interface = unsafe { (*context.skb.skb).ifindex };
     let mut maps = Maps::new(context.skb.skb.cast(), interface);
     let Some(workspaces) = kernel::workspaces() else {
-        return TC_ACT_SHOT as i32;
+        return TC_ACT_SHOT;
     };
     match pipeline::egress(&mut frame, &mut maps, workspaces).action() {
-        Action::Pass => TC_ACT_OK as i32,
-        Action::Drop | Action::Transmit(_) => TC_ACT_SHOT as i32,
+        Action::Pass => TC_ACT_OK,
+        Action::Drop | Action::Transmit(_) => TC_ACT_SHOT,
     }
 }
 
