@@ -89,16 +89,10 @@ pub fn install(steps: &mut Steps, packages: &[&str], services: &[&str]) -> Resul
 }
 
 fn install_packages(steps: &mut Steps, packages: &[&str]) -> Result<Transcript> {
-    if packages.iter().any(|package| !is_known(package)) {
-        update(steps)?;
-    }
-    let title = format!("installing {}", packages.join(" "));
-    let installed = steps.attempt("apt-get-install", &title, &mut apt_install(packages))?;
-    if installed.status.success() {
-        return Ok(installed);
-    }
-    // Lists of another day name files that the mirror has replaced since.
+    // Lists of another day name files that the mirror has replaced since; lists without the security archive name a
+    // rustc-web whose LLVM (19) the linker cannot use.
     update(steps)?;
+    let title = format!("installing {}", packages.join(" "));
     steps.attempt("apt-get-install", &title, &mut apt_install(packages))
 }
 
@@ -120,22 +114,11 @@ fn apt() -> Command {
     let mut command = Command::new("apt-get");
     command
         .args(["-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"])
+        .args(["-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=30"])
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("NEEDRESTART_SUSPEND", "1")
         .env_remove("LD_LIBRARY_PATH");
     command
-}
-
-fn is_known(package: &str) -> bool {
-    Command::new("apt-cache")
-        .args(["policy", package])
-        .env("LC_ALL", "C")
-        .output()
-        .is_ok_and(|output| {
-            String::from_utf8_lossy(&output.stdout)
-                .lines()
-                .any(|line| line.trim().starts_with("Candidate:") && !line.contains("(none)"))
-        })
 }
 
 fn is_enabled(service: &str) -> bool {
