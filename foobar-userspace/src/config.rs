@@ -102,6 +102,8 @@ pub struct Host {
     pub name: String,
     pub public: Addresses,
     pub private: Addresses,
+    /// DNS names that should resolve to the public addresses.
+    pub names: Vec<String>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]

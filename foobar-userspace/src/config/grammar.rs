@@ -273,6 +273,11 @@ static HOST: Table = Table {
             Kind::OneOrMany(&Kind::Word(&ADDRESS)),
             "Where the estate's own machines reach it: at most one IPv4 and one IPv6 address.",
         ),
+        key(
+            "names",
+            Kind::OneOrMany(&Kind::Word(&DNS_NAME)),
+            "DNS names that lead to its public addresses; `foobar doctor` asks whether they do.",
+        ),
     ],
     one_of: &[],
 };

@@ -44,6 +44,9 @@ fn host(host: &Host) -> (String, String) {
     let mut keys = Keys::default();
     keys.addresses("public", &host.public);
     keys.addresses("private", &host.private);
+    if !host.names.is_empty() {
+        keys.list("names", host.names.iter().cloned());
+    }
     (host.name.clone(), keys.table())
 }
 

@@ -11,7 +11,7 @@ use crate::config::{
     Addresses, Host,
     diagnostics::{Problem, Problems},
     tree::Entry,
-    words::{HostAddress, WrittenPeer},
+    words::{DnsName, HostAddress, WrittenPeer},
 };
 
 /// The hosts, and whose addresses are among the mistakes told already.
@@ -62,7 +62,19 @@ fn by_name(root: Entry<'_>, problems: &mut Problems) -> BTreeMap<String, Host> {
                 name: name.text.to_owned(),
                 public: addresses(entry, "public", &mut owners, problems),
                 private: addresses(entry, "private", &mut owners, problems),
+                names: names(entry),
             };
+            if let (Some(names), None) = (entry.at("names"), host.public.iter().next())
+                && !problems.touch(&entry.extent())
+            {
+                problems.report(
+                    Problem::new(
+                        names.span(),
+                        format!("host `{}` has names and no public address", host.name),
+                    )
+                    .help("add `public = \"203.0.113.10\"`, or give the names to the host that they lead to"),
+                );
+            }
             let nowhere = host
                 .public
                 .iter()
@@ -77,6 +89,13 @@ fn by_name(root: Entry<'_>, problems: &mut Problems) -> BTreeMap<String, Host> {
             }
             (host.name.clone(), host)
         })
+        .collect()
+}
+
+fn names(host: Entry<'_>) -> Vec<String> {
+    many(host, "names")
+        .into_iter()
+        .filter_map(|entry| entry.read().map(|DnsName(name)| name))
         .collect()
 }
 
