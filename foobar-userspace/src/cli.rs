@@ -16,7 +16,7 @@ use foobar::{
     admin::{
         self,
         api::{
-            Apply, BackendWish, Explanation, Packet, Refusal, Request, Response, Snapshot,
+            Apply, BackendWish, Explanation, Maps, Packet, Refusal, Request, Response, Snapshot,
             TrafficCount,
         },
         client::{self, ClientError},
@@ -325,10 +325,16 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Run => run(arguments),
         Command::Check => check(arguments),
-        Command::Stats { from_maps: true } => {
-            show_stats(arguments, &snapshot::of_pins(&node(arguments)?)?)
-        }
-        Command::Stats { from_maps: false } => ask(arguments, &Request::Snapshot),
+        Command::Stats { from_maps: true } => show_stats(
+            arguments,
+            &snapshot::of_pins(&node(arguments)?, Maps::Counted)?,
+        ),
+        Command::Stats { from_maps: false } => ask(
+            arguments,
+            &Request::Snapshot {
+                maps: Maps::Counted,
+            },
+        ),
         Command::Status => ask(arguments, &Request::Status),
         Command::Reload { dry_run } => {
             let apply = if *dry_run { Apply::DryRun } else { Apply::Now };

@@ -9,6 +9,7 @@ mod members;
 mod memory;
 pub mod notify;
 mod rules;
+mod samples;
 pub mod secret;
 mod status;
 
@@ -35,20 +36,20 @@ use self::{
     members::{Members, Now},
     memory::Memory,
     notify::{State, notify},
+    samples::Samples,
     secret::SecretError,
     status::Troubles,
 };
 use crate::{
     admin::{
         Question,
-        api::{Apply, Packet, Refusal, Reloaded, Request, Response},
+        api::{Apply, Maps, Packet, Refusal, Reloaded, Request, Response, Snapshot},
     },
     balancer::Ring,
     config::{self, Diagnostics},
     explain,
     kernel::{
-        self, Deployment, Direction, HashKeys, KernelError, NodeLock, Origin, Sizes, Table, Tables,
-        clock,
+        Deployment, Direction, HashKeys, KernelError, NodeLock, Origin, Sizes, Table, Tables, clock,
     },
     labels::Labels,
     routes::{Event, NextHop, Router, RoutesError},
@@ -172,6 +173,7 @@ struct Controller {
     /// Clients' addresses that packets wanted resolved, and until when to care.
     wanted: BTreeMap<IpAddr, Instant>,
     troubles: Troubles,
+    samples: Samples,
     _lock: NodeLock,
 }
 
@@ -237,6 +239,7 @@ impl Controller {
             checks,
             router,
             troubles,
+            samples: Samples::default(),
             _lock: lock,
         };
         let mut inbox = Inbox {
@@ -300,6 +303,7 @@ impl Controller {
         mut inbox: Inbox,
         mut questions: mpsc::Receiver<Question>,
     ) {
+        let _sampler = self.samples.keep(self.options.node.clone());
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         notify(State::Ready);
@@ -654,12 +658,14 @@ fn bring_balancing(
 
 impl Controller {
     fn answer(&mut self, question: Question) {
-        if let Request::Snapshot = question.request {
+        if let Request::Snapshot { maps } = question.request {
             // The counters may be many: they are read beside the loop.
             let node = self.options.node.clone();
             let balancing = self.balancing.clone();
+            let earlier = self.samples.earlier();
             task::spawn_blocking(move || {
-                let _ = question.answer.send(snapshot_of(&node, &balancing));
+                let snapshot = snapshot_of(&node, maps, earlier.as_ref(), &balancing);
+                let _ = question.answer.send(snapshot);
             });
             return;
         }
@@ -673,7 +679,12 @@ impl Controller {
             Request::Status => self
                 .status()
                 .map(|status| Response::Status(Box::new(status))),
-            Request::Snapshot => snapshot_of(&self.options.node, &self.balancing),
+            Request::Snapshot { maps } => snapshot_of(
+                &self.options.node,
+                maps,
+                self.samples.earlier().as_ref(),
+                &self.balancing,
+            ),
             Request::Reload { apply } => self.reload(apply).map(Response::Reloaded),
             Request::Rules => self.rule_lines().map(Response::Rules),
             Request::Sets => self
@@ -726,6 +737,7 @@ impl Controller {
                 Ok(crate::admin::api::Count {
                     packets: tally.packets,
                     bytes: tally.bytes,
+                    per_second: None,
                 })
             },
         )
@@ -774,9 +786,16 @@ impl Controller {
     }
 }
 
-fn snapshot_of(node: &str, balancing: &Balancing) -> Result<Response, Refusal> {
-    let counters = kernel::pinned::counters(node).map_err(|error| refusal(&error))?;
-    let mut snapshot = snapshot::snapshot(node, &counters);
+fn snapshot_of(
+    node: &str,
+    maps: Maps,
+    earlier: Option<&Snapshot>,
+    balancing: &Balancing,
+) -> Result<Response, Refusal> {
+    let mut snapshot = snapshot::of_pins(node, maps).map_err(|error| refusal(&error))?;
+    if let Some(earlier) = earlier {
+        snapshot::rate(earlier, &mut snapshot);
+    }
     snapshot.source = "controller".to_owned();
     balancing.describe(&mut snapshot);
     Ok(Response::Snapshot(Box::new(snapshot)))

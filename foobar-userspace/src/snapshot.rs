@@ -3,14 +3,15 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use foobar_ebpf::abi::{Tally, Traffic};
 
 use crate::{
     admin::api::{
-        BackendCounters, Count, InterfaceCounters, MapUse, RuleCounters, ServiceCounters, Snapshot,
-        TrafficCount,
+        BackendCounters, Count, CountRate, InterfaceCounters, MapUse, Maps, RuleCounters,
+        ServiceCounters, Snapshot, TrafficCount, TrafficRate,
     },
     kernel::{self, Counters, Direction, KernelError, Sum},
 };
@@ -19,8 +20,102 @@ use crate::{
 ///
 /// # Errors
 /// [`KernelError::NotDeployed`] where nothing is pinned.
-pub fn of_pins(node: &str) -> Result<Snapshot, KernelError> {
-    kernel::pinned::counters(node).map(|counters| snapshot(node, &counters))
+pub fn of_pins(node: &str, maps: Maps) -> Result<Snapshot, KernelError> {
+    let mut snapshot = snapshot(node, &kernel::pinned::counters(node)?);
+    if maps == Maps::Counted {
+        snapshot.maps = kernel::pinned::fill(node)?
+            .into_iter()
+            .map(map_use)
+            .collect();
+    }
+    Ok(snapshot)
+}
+
+/// Puts rates into `later`: its differences from `earlier`, by the second.
+pub fn rate(earlier: &Snapshot, later: &mut Snapshot) {
+    let seconds = Duration::from_nanos(later.taken_at.saturating_sub(earlier.taken_at));
+    if seconds.is_zero() {
+        return;
+    }
+    let clock = Clock(seconds.as_secs_f64());
+    for interface in &mut later.interfaces {
+        let before = find(&earlier.interfaces, |known| known.name == interface.name);
+        for (direction, verdicts) in &mut interface.verdicts {
+            let before = before.and_then(|before| before.verdicts.get(direction));
+            for (reason, count) in verdicts {
+                let before = before.and_then(|before| before.get(reason));
+                clock.count(before.copied().unwrap_or_default(), count);
+            }
+        }
+    }
+    for rule in &mut later.rules {
+        let before = find(&earlier.rules, |known| {
+            known.policy == rule.policy && known.rule == rule.rule
+        });
+        clock.count(
+            before.map_or(Count::default(), |before| before.count),
+            &mut rule.count,
+        );
+    }
+    for service in &mut later.services {
+        let before = find(&earlier.services, |known| {
+            known.name == service.name && known.vip == service.vip
+        });
+        let traffic = before.map_or(TrafficCount::default(), |before| before.traffic);
+        clock.traffic(traffic, &mut service.traffic);
+        for backend in &mut service.backends {
+            let before = before.and_then(|before| {
+                find(&before.backends, |known| {
+                    known.host == backend.host && known.port == backend.port
+                })
+            });
+            let traffic = before.map_or(TrafficCount::default(), |before| before.traffic);
+            clock.traffic(traffic, &mut backend.traffic);
+        }
+    }
+}
+
+fn find<T>(items: &[T], is_it: impl Fn(&&T) -> bool) -> Option<&T> {
+    items.iter().find(is_it)
+}
+
+/// Seconds between two snapshots.
+struct Clock(f64);
+
+impl Clock {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a rate needs no more than 52 bits"
+    )]
+    fn rate(&self, before: u64, now: u64) -> f64 {
+        // A counter that fell belongs to something new of the same name.
+        now.checked_sub(before).unwrap_or(now) as f64 / self.0
+    }
+
+    fn count(&self, before: Count, now: &mut Count) {
+        now.per_second = Some(CountRate {
+            packets: self.rate(before.packets, now.packets),
+            bytes: self.rate(before.bytes, now.bytes),
+        });
+    }
+
+    fn traffic(&self, before: TrafficCount, now: &mut TrafficCount) {
+        now.per_second = Some(TrafficRate {
+            qps: self.rate(before.connections, now.connections),
+            packets_in: self.rate(before.packets_in, now.packets_in),
+            bytes_in: self.rate(before.bytes_in, now.bytes_in),
+            packets_out: self.rate(before.packets_out, now.packets_out),
+            bytes_out: self.rate(before.bytes_out, now.bytes_out),
+        });
+    }
+}
+
+fn map_use(fill: kernel::Fill) -> MapUse {
+    MapUse {
+        name: fill.map.to_owned(),
+        entries: fill.entries,
+        max_entries: fill.max.into(),
+    }
 }
 
 #[must_use]
@@ -32,15 +127,7 @@ pub fn snapshot(node: &str, counters: &Counters) -> Snapshot {
         interfaces: counters.interfaces.iter().map(interface).collect(),
         rules: counters.rules.iter().map(rule).collect(),
         services: services(counters),
-        maps: counters
-            .fill
-            .iter()
-            .map(|fill| MapUse {
-                name: fill.map.to_owned(),
-                entries: fill.entries,
-                max_entries: fill.max.into(),
-            })
-            .collect(),
+        maps: Vec::new(),
     }
 }
 
@@ -144,6 +231,7 @@ fn count(tally: Tally) -> Count {
     Count {
         packets: tally.packets,
         bytes: tally.bytes,
+        per_second: None,
     }
 }
 
@@ -154,6 +242,7 @@ fn traffic(traffic: Traffic) -> TrafficCount {
         bytes_in: traffic.bytes_in,
         packets_out: traffic.packets_out,
         bytes_out: traffic.bytes_out,
+        per_second: None,
     }
 }
 
@@ -173,6 +262,49 @@ mod tests {
                 "2001:db8::11".parse().expect("IPv6")
             )
         );
+    }
+
+    fn counted(taken_at: u64, packets: u64) -> Snapshot {
+        let tally = Tally {
+            packets,
+            bytes: packets * 100,
+        };
+        let counters = Counters {
+            taken_at,
+            interfaces: Vec::new(),
+            rules: vec![("edge/web".to_owned(), tally)],
+            vips: Vec::new(),
+            backends: Vec::new(),
+        };
+        snapshot("lb1", &counters)
+    }
+
+    fn rate_of(earlier: &Snapshot, mut later: Snapshot) -> Option<CountRate> {
+        rate(earlier, &mut later);
+        later.rules[0].count.per_second
+    }
+
+    #[test]
+    fn a_rate_is_the_difference_by_the_second() {
+        let rate = rate_of(&counted(1_000_000_000, 100), counted(3_000_000_000, 500));
+        assert_eq!(
+            rate,
+            Some(CountRate {
+                packets: 200.0,
+                bytes: 20_000.0
+            })
+        );
+    }
+
+    #[test]
+    fn a_counter_that_fell_started_anew() {
+        let rate = rate_of(&counted(0, 500), counted(1_000_000_000, 3)).expect("a rate");
+        assert!((rate.packets - 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn two_snapshots_of_one_instant_have_no_rate() {
+        assert_eq!(rate_of(&counted(7, 1), counted(7, 2)), None);
     }
 
     #[test]

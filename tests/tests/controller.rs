@@ -16,8 +16,8 @@ use foobar::{
     admin::{
         Question,
         api::{
-            Apply, BackendState, BackendWish, Explanation, Packet, Refusal, Request, Response,
-            Snapshot, Status,
+            Apply, BackendState, BackendWish, Explanation, Maps, Packet, Refusal, Request,
+            Response, Snapshot, Status,
         },
     },
     controller::{self, Options, RunError},
@@ -511,7 +511,9 @@ impl Controller {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let Response::Snapshot(snapshot) = self.answered(Request::Snapshot) else {
+        let Response::Snapshot(snapshot) = self.answered(Request::Snapshot {
+            maps: Maps::Counted,
+        }) else {
             panic!("not a snapshot");
         };
         *snapshot

@@ -10,6 +10,7 @@ use std::{
 
 use aya::test_helpers::NetNsGuard;
 use foobar::{
+    admin::api::Maps,
     config::XdpMode,
     kernel::{
         self, Deployment, Direction, EgressMode, HashKeys, Hook, IngressMode, KernelError,
@@ -553,7 +554,8 @@ fn every_table_takes_and_gives_back_what_it_is_for() {
     tables.rules.reset(9).expect("resets");
     drop(deployment);
 
-    let snapshot = foobar::snapshot::of_pins(&lab.node).expect("readable without a controller");
+    let snapshot =
+        foobar::snapshot::of_pins(&lab.node, Maps::Counted).expect("readable without a controller");
     assert_eq!(
         (
             snapshot.rules[0].policy.as_str(),

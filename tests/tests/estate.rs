@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use foobar::admin::api::Maps;
 use foobar_lab::{Lab, Options};
 
 const SERVICE: &str = "http://203.0.113.10:8080";
@@ -89,7 +90,7 @@ impl Estate {
     }
 
     fn packets_of_rule(&self, policy: &str, rule: &str) -> u64 {
-        foobar::snapshot::of_pins("lb1")
+        foobar::snapshot::of_pins("lb1", Maps::LeftOut)
             .expect("lb1 counts")
             .rules
             .iter()

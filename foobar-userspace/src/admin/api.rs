@@ -14,7 +14,9 @@ pub use crate::balancer::health::{BackendState, BackendWish};
 pub enum Request {
     Status,
     /// The counters, as they stand.
-    Snapshot,
+    Snapshot {
+        maps: Maps,
+    },
     Reload {
         apply: Apply,
     },
@@ -44,6 +46,14 @@ pub enum Request {
     },
     Explain(Packet),
     ConfigShow,
+}
+
+/// Whether a snapshot tells how full each map is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Maps {
+    Counted,
+    LeftOut,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -140,7 +150,7 @@ pub struct BackendStatus {
     pub check_milliseconds: Option<f64>,
 }
 
-/// All counters at one instant; they only grow. Rates are differences of two snapshots.
+/// All counters at one instant; they only grow.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Snapshot {
@@ -152,6 +162,7 @@ pub struct Snapshot {
     pub interfaces: Vec<InterfaceCounters>,
     pub rules: Vec<RuleCounters>,
     pub services: Vec<ServiceCounters>,
+    /// Only where they were asked for: counting them takes a walk through each.
     pub maps: Vec<MapUse>,
 }
 
@@ -164,11 +175,21 @@ pub struct InterfaceCounters {
     pub verdicts: BTreeMap<String, BTreeMap<String, Count>>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Count {
     pub packets: u64,
     pub bytes: u64,
+    /// Over the last second or two; not there before that much was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_second: Option<CountRate>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct CountRate {
+    pub packets: f64,
+    pub bytes: f64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -204,7 +225,7 @@ pub struct BackendCounters {
     pub traffic: TrafficCount,
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct TrafficCount {
     pub connections: u64,
@@ -212,6 +233,20 @@ pub struct TrafficCount {
     pub bytes_in: u64,
     pub packets_out: u64,
     pub bytes_out: u64,
+    /// Over the last second or two; not there before that much was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_second: Option<TrafficRate>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct TrafficRate {
+    /// At layer 4 a query is a new connection.
+    pub qps: f64,
+    pub packets_in: f64,
+    pub bytes_in: f64,
+    pub packets_out: f64,
+    pub bytes_out: f64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

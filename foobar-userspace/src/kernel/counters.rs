@@ -21,7 +21,6 @@ pub struct Counters {
     pub vips: Vec<(String, Traffic)>,
     /// By label: `l4.name host:port address`.
     pub backends: Vec<(String, Traffic)>,
-    pub fill: Vec<Fill>,
 }
 
 #[derive(Clone, Debug)]
@@ -70,7 +69,6 @@ impl Tables {
             backends: of_kind(LabelKey::BACKEND)
                 .map(|(id, label)| Ok((label, self.backend_traffic.get(id)?)))
                 .collect::<Result<_, KernelError>>()?,
-            fill: self.fill()?,
         })
     }
 
@@ -100,7 +98,11 @@ impl Tables {
         Ok(verdicts)
     }
 
-    fn fill(&self) -> Result<Vec<Fill>, KernelError> {
+    /// How full the maps are; walks through each.
+    ///
+    /// # Errors
+    /// When the kernel refuses to be read.
+    pub fn fill(&self) -> Result<Vec<Fill>, KernelError> {
         macro_rules! fill {
             ($($table:ident),+ $(,)?) => {
                 vec![$(Fill {

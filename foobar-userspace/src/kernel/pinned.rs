@@ -3,7 +3,7 @@
 use foobar_ebpf::abi::LabelKey;
 
 use super::{
-    Counters, Direction, KernelError, NodeLock,
+    Counters, Direction, Fill, KernelError, NodeLock,
     bpffs::{self, Pins},
     link,
     table::Tables,
@@ -79,6 +79,15 @@ pub fn detach(node: &str, which: &Which) -> Result<Vec<String>, KernelError> {
 pub fn counters(node: &str) -> Result<Counters, KernelError> {
     let pins = deployed(node)?;
     Tables::open(&pins.maps())?.counters()
+}
+
+/// How full the pinned maps are.
+///
+/// # Errors
+/// [`KernelError::NotDeployed`] where nothing is pinned.
+pub fn fill(node: &str) -> Result<Vec<Fill>, KernelError> {
+    let pins = deployed(node)?;
+    Tables::open(&pins.maps())?.fill()
 }
 
 pub(super) fn device_of(tables: &Tables, interface: &str) -> Result<Option<String>, KernelError> {
