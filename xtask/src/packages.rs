@@ -114,7 +114,12 @@ fn apt() -> Command {
     let mut command = Command::new("apt-get");
     command
         .args(["-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"])
-        .args(["-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=30"])
+        .args([
+            "-o",
+            "Acquire::Retries=3",
+            "-o",
+            "Acquire::http::Timeout=30",
+        ])
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("NEEDRESTART_SUSPEND", "1")
         .env_remove("LD_LIBRARY_PATH");
