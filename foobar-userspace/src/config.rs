@@ -6,6 +6,7 @@ mod diff;
 mod grammar;
 mod l7;
 mod meaning;
+mod mysql;
 mod names;
 mod nearest;
 mod schema;
@@ -32,6 +33,10 @@ pub use self::{
     diagnostics::{Diagnostic, Diagnostics},
     diff::diff,
     l7::*,
+    mysql::{
+        Account, EndpointRole, Fallback, MysqlCheck, MysqlMember, MysqlMode, MysqlService,
+        OnWriteStall, RejoinWish,
+    },
     schema::schema,
     secret::{Secret, SecretError},
     show::{rule as show_rule, show},
@@ -88,6 +93,8 @@ pub struct Config {
     /// L7 services by name (`www` for `[l7.www]`).
     pub l7: BTreeMap<String, L7Service>,
     pub proxy: Proxy,
+    /// Database clusters by name (`app` for `[mysql.app]`).
+    pub mysql: BTreeMap<String, MysqlService>,
     pub admin: Admin,
 }
 

@@ -10,6 +10,7 @@ mod l4;
 mod l7;
 mod later;
 mod limits;
+mod mysql;
 mod nodes;
 mod secret;
 mod sets;
@@ -43,7 +44,8 @@ pub(super) fn estate(
     let policies = firewall::read(root, &hosts, problems);
     let l4 = l4::read(root, &hosts, &nodes, problems);
     let l7 = l7::read(root, path, &hosts, &l4, problems);
-    later::check(root, &hosts, problems);
+    let mysql = mysql::read(root, path, &hosts, &l4, problems);
+    later::check(root, problems);
     Some(Config {
         path: path.to_owned(),
         hosts: hosts.into_all(),
@@ -53,6 +55,7 @@ pub(super) fn estate(
         policies,
         l4,
         l7,
+        mysql,
         proxy: l7::proxy(root),
         admin: admin(root),
     })

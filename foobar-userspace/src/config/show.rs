@@ -1,6 +1,7 @@
 //! The configuration in effect, as TOML: defaults filled in, hosts resolved; read again, it means the same.
 
 mod l7;
+mod mysql;
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -26,6 +27,9 @@ pub fn show(config: &Config) -> String {
     }
     for service in config.l7.values() {
         text.push_str(&l7::service(service));
+    }
+    for service in config.mysql.values() {
+        text.push_str(&mysql::service(service));
     }
     section(&mut text, "proxy", l7::proxy(config).into_iter());
     let socket = quoted(&config.admin.socket.to_string_lossy());

@@ -43,6 +43,7 @@ pub(super) fn estate(policy: Policy) -> Config {
         l4: BTreeMap::new(),
         l7: BTreeMap::new(),
         proxy: crate::config::Proxy::default(),
+        mysql: BTreeMap::new(),
         admin: Admin {
             socket: PathBuf::from("/run/foobar/admin.sock"),
         },

@@ -120,7 +120,7 @@ fn is_bpf_bin(path: &str) -> bool {
     })
 }
 
-const PURE: [&str; 4] = ["config", "firewall", "balancer", "labels"];
+const PURE: [&str; 5] = ["config", "firewall", "balancer", "labels", "mysql"];
 
 const OUTSIDE_WORLD: &[&[&str]] = &[
     &["aya"],
