@@ -1,9 +1,11 @@
 //! The lab: the estate of `config/foobar.toml` in network namespaces, with real servers.
 //!
 //! `client` is the internet: clients, a router, the name server of foobar.com. `lb1` has a leg there (`eth0`) and one in
-//! the servers' network (`eth1`), a bridge in `foobar-lan`; `web1` to `web3` run nginx in front of gunicorn. MariaDB joins
-//! with the MySQL issue: its files belong into [`servers`], its start into [`Lab::up`] after the web servers.
+//! the servers' network (`eth1`), a bridge in `foobar-lan`; `web1` to `web3` run nginx in front of gunicorn, and a database
+//! each. The application has an address of its own beside each server (`app1` to `app3`), as in a container: what a
+//! balancer sends back to the machine it came from must not be that machine's own address.
 
+pub mod databases;
 pub mod estate;
 pub mod network;
 pub mod processes;
@@ -21,7 +23,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use foobar::config::{self, Config};
 
-use crate::{network::Network, processes::Processes};
+use crate::{databases::Databases, network::Network, processes::Processes};
 
 /// Where the lab keeps its files while it is up.
 pub const STATE: &str = "/run/foobar-lab";
@@ -33,6 +35,7 @@ pub struct Options {
     pub config: PathBuf,
     /// The product, or a lab without it.
     pub foobar: Option<PathBuf>,
+    pub databases: Databases,
 }
 
 /// The lab as it stands on this machine; it outlives the value.
@@ -40,6 +43,7 @@ pub struct Options {
 pub struct Lab {
     pub config: Config,
     foobar: Option<PathBuf>,
+    databases: Databases,
     processes: Processes,
 }
 
@@ -58,6 +62,7 @@ impl Lab {
         let lab = Self {
             processes: Processes::new(STATE)?,
             foobar: options.foobar.clone(),
+            databases: options.databases,
             config,
         };
         match lab.build(&options.config, progress) {
@@ -75,6 +80,10 @@ impl Lab {
         Network::new(&self.config)?.create()?;
         progress("name server");
         servers::start_names(&self.config, &self.processes)?;
+        if self.databases != Databases::None {
+            progress("databases on three servers");
+        }
+        self.databases.start(&self.config, &self.processes)?;
         progress("nginx and gunicorn on three servers");
         let authority = servers::write_certificates(Path::new(STATE))?;
         for server in servers::of(&self.config) {
@@ -141,7 +150,8 @@ impl Lab {
         command
             .args(["run", "--node", node, "-c"])
             .arg(Self::config_path())
-            .env("FOOBAR_STATE", Path::new(STATE).join("state"));
+            .env("FOOBAR_STATE", Path::new(STATE).join("state"))
+            .env("CREDENTIALS_DIRECTORY", databases::credentials());
         self.processes
             .spawn(&format!("foobar-{node}"), &mut command)?;
         self.wait(&format!("foobar on {node} has attached"), || {
@@ -177,6 +187,27 @@ impl Lab {
     /// When it does not start.
     pub fn start_web(&self, server: &str) -> Result<()> {
         servers::start_nginx(server, &self.processes)
+    }
+
+    /// Signals a server's database: `KILL`, `STOP`, `CONT`, `TERM`.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal_database(&self, server: &str, signal: i32) -> Result<()> {
+        self.processes.signal(&databases::process(server), signal)
+    }
+
+    /// Starts a server's database again after it was ended.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_database(&self, server: &str) -> Result<()> {
+        self.databases.start_again(server, &self.processes)
+    }
+
+    #[must_use]
+    pub fn is_database_running(&self, server: &str) -> bool {
+        self.processes.is_running(&databases::process(server))
     }
 
     /// Runs a command in a namespace to its end.

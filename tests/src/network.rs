@@ -6,15 +6,19 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use foobar::config::Config;
+use foobar::config::{Config, Host};
 
 use crate::servers;
 
 /// The namespace of the servers' bridge.
 const LAN: &str = "foobar-lan";
+/// Where the applications have their addresses.
+const APPLICATIONS: &str = "10.0.1.0/24";
 /// The machine's own leg into the lab.
 const HOST: &str = "foobar-host";
-const NAMESPACES: [&str; 6] = ["client", "lb1", "web1", "web2", "web3", LAN];
+const NAMESPACES: [&str; 9] = [
+    "client", "lb1", "web1", "web2", "web3", "app1", "app2", "app3", LAN,
+];
 
 #[derive(Debug)]
 pub struct Network {
@@ -68,6 +72,7 @@ impl Network {
             for address in balancer.private.iter() {
                 network.inside(&server.name, &format!("ip route add default via {address}"));
             }
+            network.application(server, balancer)?;
         }
         network.host();
         for router in ["client", "lb1"] {
@@ -123,6 +128,40 @@ impl Network {
         self.inside(LAN, &format!("ip link set {name} master br0"));
         self.peer(LAN, name);
         self.inside(name, &format!("ip link set {device} up"));
+    }
+
+    /// The application's own network beside its server, as a container has it, and its way to the databases: over the
+    /// balancer and back over it, also where the database is on the same machine.
+    fn application(&mut self, server: &Host, balancer: &Host) -> Result<()> {
+        let (name, inside) = (&server.name, servers::application(&server.name));
+        let address = servers::application_address(&server.name)?;
+        let (Some(here), Some(back)) = (server.private.v4, balancer.private.v4) else {
+            bail!("{name} and {} need private IPv4 addresses", balancer.name);
+        };
+        self.on_machine(format!(
+            "ip link add app0 netns {name} type veth peer name eth0 netns {inside}"
+        ));
+        self.inside(name, "ip link set app0 up");
+        self.inside(
+            name,
+            &format!("ip route add {address}/32 dev app0 src {here}"),
+        );
+        for key in ["all", "app0", "eth0"] {
+            self.inside(name, &format!("sysctl -qw net.ipv4.conf.{key}.rp_filter=0"));
+        }
+        self.inside(name, "sysctl -qw net.ipv4.ip_forward=1");
+        self.inside(name, &format!("ip route add default via {back} table 100"));
+        self.inside(
+            name,
+            &format!("ip rule add from {here} to {APPLICATIONS} ipproto tcp sport 3306 lookup 100"),
+        );
+        self.inside(&inside, "ip link set eth0 up");
+        self.inside(&inside, "ethtool -K eth0 tx off");
+        self.inside(&inside, &format!("ip addr add {address}/32 dev eth0"));
+        self.inside(&inside, &format!("ip route add {here} dev eth0"));
+        self.inside(&inside, &format!("ip route add default via {here}"));
+        self.inside("lb1", &format!("ip route add {address}/32 via {here}"));
+        Ok(())
     }
 
     /// The far end of an interface that runs XDP: GRO, so that frames redirected to it arrive; no checksum offload, or
