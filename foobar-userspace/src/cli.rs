@@ -5,6 +5,7 @@ mod arguments;
 mod doctor;
 mod failure;
 mod local;
+mod mysql;
 mod output;
 mod stats;
 
@@ -105,6 +106,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Command::Set { what } => show(arguments, ask(arguments, &set_request(what))?),
         Command::Service { what } => service(arguments, what),
         Command::Backend { what } => backend(arguments, what),
+        Command::Mysql { cluster, what } => mysql::run(arguments, cluster.as_deref(), what),
         Command::Detach { interfaces, all } => {
             let which = if *all {
                 Which::All
@@ -397,6 +399,7 @@ fn show(arguments: &Arguments, response: Response) -> Result<(), Failure> {
             answers::explanation(&explanation)
         }),
         Response::ConfigText(text) => say(&text),
+        Response::Clusters(clusters) => mysql::show(output, &clusters),
     }
 }
 

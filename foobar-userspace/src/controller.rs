@@ -3,6 +3,7 @@
 pub mod apply;
 mod balancing;
 pub mod checks;
+mod clusters;
 mod estate;
 pub mod hops;
 mod members;
@@ -32,6 +33,7 @@ use self::{
     apply::{Desired, apply, apply_sets, set_backend, set_ring},
     balancing::Balancing,
     checks::{Checks, Observation},
+    clusters::{Clusters, Steered},
     estate::{Estate, EstateError},
     members::{Members, Now},
     memory::Memory,
@@ -43,9 +45,8 @@ use self::{
 use crate::{
     admin::{
         Question,
-        api::{Apply, Maps, Packet, Refusal, Reloaded, Request, Response, Snapshot},
+        api::{Apply, ClusterStatus, Maps, Packet, Refusal, Reloaded, Request, Response, Snapshot},
     },
-    balancer::Ring,
     config::{self, Diagnostics},
     explain,
     kernel::{
@@ -151,6 +152,7 @@ impl Signals {
 struct Inbox {
     observations: mpsc::Receiver<Observation<u32>>,
     events: mpsc::Receiver<Event>,
+    steered: mpsc::Receiver<Steered>,
 }
 
 struct Controller {
@@ -168,6 +170,7 @@ struct Controller {
     desired: Desired,
     in_service: bool,
     checks: Checks<u32>,
+    clusters: Clusters,
     router: Router,
     hops: BTreeMap<IpAddr, NextHop>,
     /// Clients' addresses that packets wanted resolved, and until when to care.
@@ -204,6 +207,7 @@ impl Controller {
         let estate = Estate::compile(draft.config, &options.node, labels, 1)?;
         let (router, events) = Router::start().await?;
         let (checks, observations) = Checks::new(probe);
+        let (clusters, steered) = Clusters::new(options.node.clone(), directory.clone());
         if let Origin::Rebuilt(reason) = deployment.origin() {
             troubles.note(
                 "state",
@@ -237,6 +241,7 @@ impl Controller {
             balancing,
             members,
             checks,
+            clusters,
             router,
             troubles,
             samples: Samples::default(),
@@ -245,6 +250,7 @@ impl Controller {
         let mut inbox = Inbox {
             observations,
             events,
+            steered,
         };
         controller.aim();
         controller.look_around(&mut inbox).await;
@@ -267,6 +273,7 @@ impl Controller {
                 () = &mut patience => return,
                 Some(event) = inbox.events.recv() => self.learn(event),
                 Some(observation) = inbox.observations.recv() => self.observe(observation),
+                Some(steered) = inbox.steered.recv() => self.follow_roles(&steered),
             }
         }
     }
@@ -327,6 +334,9 @@ impl Controller {
                 Some(observation) = inbox.observations.recv() => {
                     task::block_in_place(|| self.observe(observation));
                 }
+                Some(steered) = inbox.steered.recv() => {
+                    task::block_in_place(|| self.follow_roles(&steered));
+                }
                 Some(event) = inbox.events.recv() => task::block_in_place(|| self.learn(event)),
                 _ = tick.tick() => task::block_in_place(|| self.tick()),
             }
@@ -347,8 +357,8 @@ impl Controller {
             rings: balancing.rings(),
             vips_v4: estate.plan.vips_v4.clone(),
             vips_v6: estate.plan.vips_v6.clone(),
-            returns_v4: estate.plan.returns_v4.clone(),
-            returns_v6: estate.plan.returns_v6.clone(),
+            returns_v4: balancing.returns_v4(),
+            returns_v6: balancing.returns_v6(),
             sets: members.tables(),
         }
     }
@@ -356,6 +366,9 @@ impl Controller {
     /// Points the checks and the router at the backends as they are now.
     fn aim(&mut self) {
         self.checks.aim(self.balancing.aims());
+        self.clusters.aim(self.estate.clusters(), |endpoint| {
+            self.balancing.has_slots(endpoint)
+        });
         let wanted = self.wanted.keys().copied();
         let targets: BTreeSet<IpAddr> =
             self.balancing.targets().into_iter().chain(wanted).collect();
@@ -368,18 +381,34 @@ impl Controller {
         }
     }
 
+    /// Leads a cluster's addresses to whom its roles say, and acknowledges it.
+    fn follow_roles(&mut self, steered: &Steered) {
+        let now = Instant::now();
+        let mut changed = false;
+        for (endpoint, shares) in &steered.endpoints {
+            changed |= self.balancing.impose(endpoint, shares, now);
+        }
+        if changed {
+            self.bring_balancing();
+        }
+    }
+
     /// Writes backends and rings where they differ from what the kernel holds; before the start that is all at once.
     fn bring_balancing(&mut self) {
         if !self.in_service {
             return;
         }
         let backends = self.balancing.backends(&self.hops);
-        let rings = self.balancing.rings();
-        let written = bring_balancing(&mut self.deployment, &self.desired, &backends, &rings);
-        match written {
+        let next = Desired {
+            backends,
+            rings: self.balancing.rings(),
+            returns_v4: self.balancing.returns_v4(),
+            returns_v6: self.balancing.returns_v6(),
+            ..self.desired.clone()
+        };
+        match bring_balancing(&mut self.deployment, &self.desired, &next) {
             Ok(()) => {
-                self.desired.backends = backends;
-                self.desired.rings = rings;
+                self.desired = next;
                 self.troubles.clear("balancing");
             }
             Err(error) => self.troubles.grave("balancing", chain(&error)),
@@ -639,16 +668,26 @@ impl Controller {
 fn bring_balancing(
     deployment: &mut Deployment,
     present: &Desired,
-    backends: &BTreeMap<u32, foobar_ebpf::abi::Backend>,
-    rings: &BTreeMap<u32, Ring>,
+    next: &Desired,
 ) -> Result<(), KernelError> {
     let tables = deployment.tables_mut();
-    for (id, backend) in backends {
+    for (id, backend) in &next.backends {
         if present.backends.get(id) != Some(backend) {
             set_backend(tables, *id, *backend)?;
         }
     }
-    for (vip, ring) in rings {
+    // Only members of clusters change their way back here, and only from one address to the other.
+    for (key, back) in &next.returns_v4 {
+        if present.returns_v4.get(key) != Some(back) {
+            tables.returns_v4.insert(*key, *back)?;
+        }
+    }
+    for (key, back) in &next.returns_v6 {
+        if present.returns_v6.get(key) != Some(back) {
+            tables.returns_v6.insert(*key, *back)?;
+        }
+    }
+    for (vip, ring) in &next.rings {
         if present.rings.get(vip) != Some(ring) {
             set_ring(tables, *vip, ring)?;
         }
@@ -663,10 +702,16 @@ impl Controller {
             let node = self.options.node.clone();
             let balancing = self.balancing.clone();
             let earlier = self.samples.earlier();
+            let clusters = self.clusters.status();
             task::spawn_blocking(move || {
-                let snapshot = snapshot_of(&node, maps, earlier.as_ref(), &balancing);
+                let snapshot = snapshot_of(&node, maps, earlier.as_ref(), &balancing, clusters);
                 let _ = question.answer.send(snapshot);
             });
+            return;
+        }
+        if let Request::Mysql { cluster, command } = question.request {
+            self.clusters
+                .command(cluster.as_deref(), command, question.answer);
             return;
         }
         let answer = task::block_in_place(|| self.respond(question.request));
@@ -684,6 +729,7 @@ impl Controller {
                 maps,
                 self.samples.earlier().as_ref(),
                 &self.balancing,
+                self.clusters.status(),
             ),
             Request::Reload { apply } => self.reload(apply).map(Response::Reloaded),
             Request::Rules => self.rule_lines().map(Response::Rules),
@@ -723,6 +769,7 @@ impl Controller {
                 Ok(Response::Done { message })
             }
             Request::Explain(packet) => self.explain(&packet),
+            Request::Mysql { .. } => Ok(Response::Clusters(self.clusters.status())),
             Request::ConfigShow => Ok(Response::ConfigText(config::show(&self.estate.config))),
         }
     }
@@ -791,6 +838,7 @@ fn snapshot_of(
     maps: Maps,
     earlier: Option<&Snapshot>,
     balancing: &Balancing,
+    clusters: Vec<ClusterStatus>,
 ) -> Result<Response, Refusal> {
     let mut snapshot = snapshot::of_pins(node, maps).map_err(|error| refusal(&error))?;
     if let Some(earlier) = earlier {
@@ -798,6 +846,7 @@ fn snapshot_of(
     }
     snapshot.source = "controller".to_owned();
     balancing.describe(&mut snapshot);
+    snapshot.clusters = clusters;
     Ok(Response::Snapshot(Box::new(snapshot)))
 }
 

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod balancer;
 pub mod config;
 pub mod controller;
+pub mod database;
 pub mod doctor;
 pub mod explain;
 pub mod firewall;

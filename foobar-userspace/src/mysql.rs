@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod evidence;
 pub mod failover;
+pub mod findings;
 pub mod gtid;
 pub mod lag;
 pub mod observation;

@@ -8,6 +8,7 @@
 pub mod databases;
 pub mod estate;
 pub mod network;
+mod passing;
 pub mod processes;
 pub mod servers;
 
@@ -21,7 +22,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use foobar::config::{self, Config};
+use foobar::{
+    admin::{
+        api::{ClusterStatus, MysqlCommand, Request, Response},
+        client,
+    },
+    config::{self, Config},
+};
 
 use crate::{databases::Databases, network::Network, processes::Processes};
 
@@ -112,6 +119,10 @@ impl Lab {
                     &["curl", "-fsS", "-m1", "http://[2001:db8::10]:8080/healthz"],
                 )
             })?;
+            if self.databases != Databases::None {
+                progress("roles of the databases");
+                self.wait_for_databases()?;
+            }
         }
         Ok(())
     }
@@ -187,6 +198,59 @@ impl Lab {
     /// When it does not start.
     pub fn start_web(&self, server: &str) -> Result<()> {
         servers::start_nginx(server, &self.processes)
+    }
+
+    /// Waits until the balancer leads writes to a primary and reads to two replicas, and would replace the primary where
+    /// that is its mode.
+    ///
+    /// # Errors
+    /// When it is not so in time.
+    pub fn wait_for_databases(&self) -> Result<()> {
+        self.wait("the databases have their roles", || {
+            self.cluster().is_some_and(|cluster| {
+                let readers = cluster
+                    .members
+                    .iter()
+                    .filter(|member| member.reads == "yes")
+                    .count();
+                let ready = cluster.mode != "promote" || cluster.armed && cluster.leads;
+                cluster.writer.is_some() && readers == 2 && ready && cluster.operation.is_none()
+            })
+        })
+    }
+
+    /// The database cluster as the balancer sees it.
+    #[must_use]
+    pub fn cluster(&self) -> Option<ClusterStatus> {
+        let socket = self.config.admin.socket_of("lb1");
+        match client::ask(
+            &socket,
+            &Request::Mysql {
+                cluster: None,
+                command: MysqlCommand::Status,
+            },
+        ) {
+            Ok(Response::Clusters(clusters)) => clusters.into_iter().next(),
+            _ => None,
+        }
+    }
+
+    /// Has the balancer do something with the database cluster.
+    ///
+    /// # Errors
+    /// What it says against it.
+    pub fn command_cluster(&self, command: MysqlCommand) -> Result<String> {
+        let socket = self.config.admin.socket_of("lb1");
+        match client::ask(
+            &socket,
+            &Request::Mysql {
+                cluster: None,
+                command,
+            },
+        )? {
+            Response::Done { message } => Ok(message),
+            other => bail!("another answer: {other:?}"),
+        }
     }
 
     /// Signals a server's database: `KILL`, `STOP`, `CONT`, `TERM`.

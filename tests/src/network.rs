@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use foobar::config::{Config, Host};
 
-use crate::servers;
+use crate::{passing, servers};
 
 /// The namespace of the servers' bridge.
 const LAN: &str = "foobar-lan";
@@ -49,6 +49,11 @@ impl Network {
         network.inside(LAN, "ip link add br0 type bridge");
         network.inside(LAN, "ip link set br0 up");
         network.lan("lb1", "eth1");
+        // Servers reach each other through the balancer too.
+        network.inside(
+            LAN,
+            &format!("ip link set lb1 xdpdrv pinned {}", passing::PIN),
+        );
         for address in balancer.private.iter() {
             let bits = if address.is_ipv4() { 24 } else { 64 };
             network.inside(
@@ -85,10 +90,11 @@ impl Network {
     /// # Errors
     /// The command that failed, and what it said.
     pub fn create(&self) -> Result<()> {
+        passing::pin()?;
         for (namespace, line) in &self.script {
             run(namespace.as_deref(), line)?;
         }
-        Ok(())
+        passing::unpin()
     }
 
     fn on_machine(&mut self, line: String) {

@@ -6,7 +6,10 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::balancer::health::{BackendState, BackendWish};
+pub use crate::{
+    balancer::health::{BackendState, BackendWish},
+    mysql::status::{ClusterStatus, LackStatus, MemberStatus},
+};
 
 /// What the controller is asked; one variant per route.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,6 +49,28 @@ pub enum Request {
     },
     Explain(Packet),
     ConfigShow,
+    Mysql {
+        /// `app`; the only one of the node by default.
+        cluster: Option<String>,
+        command: MysqlCommand,
+    },
+}
+
+/// What an operator wants of a database cluster.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MysqlCommand {
+    Status,
+    Switchover {
+        to: String,
+        dry_run: bool,
+    },
+    Failover,
+    Rejoin {
+        member: String,
+    },
+    /// Automatic failover may act again.
+    Resume,
 }
 
 /// Whether a snapshot tells how full each map is.
@@ -76,6 +101,7 @@ pub enum Response {
     Done { message: String },
     Explained(Box<Explanation>),
     ConfigText(String),
+    Clusters(Vec<ClusterStatus>),
 }
 
 /// Why a request was refused.
@@ -114,6 +140,8 @@ pub struct Status {
     pub warnings: Vec<String>,
     pub interfaces: Vec<InterfaceStatus>,
     pub services: Vec<ServiceStatus>,
+    #[serde(default)]
+    pub clusters: Vec<ClusterStatus>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -162,6 +190,9 @@ pub struct Snapshot {
     pub interfaces: Vec<InterfaceCounters>,
     pub rules: Vec<RuleCounters>,
     pub services: Vec<ServiceCounters>,
+    /// Database clusters; none when read from the maps alone.
+    #[serde(default)]
+    pub clusters: Vec<ClusterStatus>,
     /// Only where they were asked for: counting them takes a walk through each.
     pub maps: Vec<MapUse>,
 }

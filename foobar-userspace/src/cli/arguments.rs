@@ -150,6 +150,14 @@ pub enum Command {
         #[command(subcommand)]
         what: BackendCommand,
     },
+    /// Database clusters: who is primary, and moving it.
+    Mysql {
+        /// The cluster's name in the file (`app`); needed where a node leads to several.
+        #[arg(long, global = true)]
+        cluster: Option<String>,
+        #[command(subcommand)]
+        what: MysqlCommand,
+    },
     /// Removes the programs and everything that they kept from the kernel.
     Detach {
         /// Interfaces by their names in the file (`wan`) or their devices.
@@ -195,6 +203,33 @@ pub enum Part {
     Interfaces,
     /// How full each map is.
     Maps,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MysqlCommand {
+    /// The topology with roles, lag and reasons; what keeps `promote` from being armed, with the cure.
+    Status {
+        #[command(flatten)]
+        watch: Watch,
+        /// The SQL of the tables that foobar writes to, and nothing else.
+        #[arg(long)]
+        schema: bool,
+    },
+    /// Makes a replica the primary, with the shortest time in which nobody takes writes; restores all when a step fails.
+    Switchover {
+        /// The host that shall take the writes.
+        #[arg(long)]
+        to: String,
+        /// Print the plan.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Replaces a lost primary by hand: all evidence is asked for as if it were automatic, but no pause and no cool-down.
+    Failover,
+    /// Has a member follow the primary, if it has nothing that the primary lacks.
+    Rejoin { member: String },
+    /// Lets automatic failover act again, once a human has looked.
+    Resume,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
-use super::{Addresses, Place, Secret};
+use super::{Addresses, Backend, L4Service, Place, Protocol, Secret};
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MysqlService {
@@ -105,6 +105,35 @@ impl MysqlService {
             EndpointRole::Read => "read",
         };
         format!("mysql.{}.{role}", self.name)
+    }
+
+    /// Its two addresses as the balancer takes them; who of the members gets what, their roles say.
+    #[must_use]
+    pub fn endpoints(&self) -> [L4Service; 2] {
+        let backends: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| Backend {
+                host: member.host.clone(),
+                addresses: member.addresses.clone(),
+                port: member.port,
+                weight: 1,
+                kind: None,
+            })
+            .collect();
+        [
+            (EndpointRole::Read, &self.read),
+            (EndpointRole::Write, &self.write),
+        ]
+        .map(|(role, vips)| L4Service {
+            name: self.endpoint(role),
+            on: self.on.clone(),
+            vips: vips.clone(),
+            protocol: Protocol::Tcp,
+            backends: backends.clone(),
+            check: None,
+            place: self.place,
+        })
     }
 }
 

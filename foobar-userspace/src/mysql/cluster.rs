@@ -99,6 +99,8 @@ pub struct Cluster {
     hindrance: Option<String>,
     role_changes: u64,
     last_window: Option<Duration>,
+    /// How the last operation ended, until somebody asks.
+    finished: Option<Result<String, String>>,
     memory: Memory,
 }
 
@@ -140,6 +142,7 @@ impl Cluster {
             hindrance: None,
             role_changes: 0,
             last_window: None,
+            finished: None,
             memory,
         }
     }
@@ -147,6 +150,24 @@ impl Cluster {
     #[must_use]
     pub const fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Goes on from what an earlier controller left: this member had the writes.
+    pub fn take_up(&mut self, incumbent: usize) {
+        self.incumbent = (incumbent < self.members.len()).then_some(incumbent);
+    }
+
+    /// How an operation ended since this was asked last.
+    pub fn finished(&mut self) -> Option<Result<String, String>> {
+        self.finished.take()
+    }
+
+    /// Whether something is known of every member.
+    #[must_use]
+    pub fn knows_all(&self) -> bool {
+        self.members
+            .iter()
+            .all(|member| member.picture.is_some() || member.failure.is_some())
     }
 
     /// The member that a write probe goes to.

@@ -218,11 +218,6 @@ const MARIADB: &[Point] = &[
         "SET GLOBAL rpl_semi_sync_slave_kill_conn_timeout = 1; else a failover from a hung primary waits for it",
     ),
     point(
-        "init_rpl_role",
-        Wanted::Word("SLAVE"),
-        "init-rpl-role = SLAVE in its configuration: a crash then cuts off what nobody acknowledged",
-    ),
-    point(
         "foobar_tables",
         Wanted::Exactly(2),
         "on the primary, the two tables of foobar: `foobar mysql status --schema` prints them",

@@ -475,7 +475,6 @@ fn survey() -> Survey {
         ("rpl_semi_sync_master_wait_point", "AFTER_SYNC"),
         ("rpl_semi_sync_master_timeout", "3600000"),
         ("rpl_semi_sync_slave_kill_conn_timeout", "1"),
-        ("init_rpl_role", "SLAVE"),
         (preflight::TABLES, "2"),
     ];
     Survey {

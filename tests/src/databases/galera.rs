@@ -1,6 +1,9 @@
 //! Galera: three MariaDB nodes, state transfers by rsync, one set of writes.
 
-use std::fs::File;
+use std::{
+    fs::{self, File},
+    process::Command,
+};
 
 use anyhow::{Result, bail};
 use foobar::config::Host;
@@ -27,6 +30,15 @@ pub fn start(servers: &[&Host], processes: &Processes) -> Result<()> {
             .replace("{name}", &server.name)
             .replace("{address}", &address(server)?.to_string());
         mariadb::prepare(server, &settings)?;
+        let names: String = servers
+            .iter()
+            .zip(&addresses)
+            .map(|(other, address)| format!("{address} {}\n", other.name))
+            .collect();
+        fs::write(
+            home(&server.name).join("hosts"),
+            format!("127.0.0.1 localhost\n{names}"),
+        )?;
     }
     let [first, others @ ..] = servers else {
         bail!("no servers");
@@ -43,15 +55,15 @@ pub fn start(servers: &[&Host], processes: &Processes) -> Result<()> {
 }
 
 pub fn spawn(server: &str, processes: &Processes, join: Join) -> Result<()> {
-    let mut command = in_namespace(server, "setpriv");
-    // Not root: the daemon of rsync would drop to nobody, and not reach the files.
+    let mut command = in_namespace(server, "unshare");
+    // Not root: the daemon of rsync would drop to nobody, and not reach the files. The daemon also asks for its clients'
+    // names, ten seconds for each where nobody answers.
     command
-        .args([
-            "--reuid=mysql",
-            "--regid=mysql",
-            "--clear-groups",
-            "mariadbd",
-        ])
+        .args(["--mount", "--propagation=private", "sh", "-euc"])
+        .arg("mount --bind \"$1\" /etc/hosts; shift; exec setpriv --reuid=mysql --regid=mysql --clear-groups \"$@\"")
+        .arg("sh")
+        .arg(home(server).join("hosts"))
+        .arg("mariadbd")
         .arg(format!(
             "--defaults-file={}",
             home(server).join("my.cnf").display()
@@ -61,7 +73,7 @@ pub fn spawn(server: &str, processes: &Processes, join: Join) -> Result<()> {
     }
     File::create(home(server).join("error.log")).map(drop)?;
     super::template::run(
-        std::process::Command::new("chown")
+        Command::new("chown")
             .arg("mysql:")
             .arg(home(server).join("error.log")),
     )?;

@@ -137,8 +137,9 @@ const OUTSIDE_WORLD: &[&[&str]] = &[
 ];
 
 /// The edges, and how the others would name them.
-const EDGES: [(&str, &[&str]); 5] = [
+const EDGES: [(&str, &[&str]); 6] = [
     ("admin", &["crate", "admin"]),
+    ("database", &["crate", "database"]),
     ("kernel", &["crate", "kernel"]),
     ("names", &["crate", "names"]),
     ("probe", &["crate", "probe"]),
@@ -159,6 +160,7 @@ mod tests {
             "foobar-ebpf/src/abi.rs",
             "foobar-userspace/src/admin.rs",
             "foobar-userspace/src/config.rs",
+            "foobar-userspace/src/database.rs",
             "foobar-userspace/src/kernel.rs",
             "foobar-userspace/src/names.rs",
             "foobar-userspace/src/probe.rs",

@@ -492,6 +492,7 @@ impl Cluster {
                 format!("{host} follows again")
             }
         };
+        self.finished = Some(Ok(said.clone()));
         vec![Effect::Audit(said)]
     }
 
@@ -512,6 +513,7 @@ impl Cluster {
     }
 
     fn given_up(&mut self, operation: &Operation, why: &str) -> Vec<Effect> {
+        self.finished = Some(Err(format!("{} given up at {why}", operation.name())));
         match operation {
             Operation::Failover(..) => {
                 self.memory.failovers_given_up += 1;
