@@ -5,7 +5,7 @@ mod member;
 mod operate;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -69,6 +69,10 @@ pub struct Memory {
     /// Deposed servers, and the term that deposed them.
     pub fenced: BTreeMap<String, u64>,
     pub last_failover: Option<u64>,
+    /// The last term that was given out, whether or not it began.
+    pub last_term: u64,
+    /// Servers that were opened and whose term nobody acknowledged (N8).
+    pub unproved: BTreeSet<String>,
     pub failovers: u64,
     pub failovers_given_up: u64,
     pub switchovers: u64,
@@ -342,8 +346,29 @@ impl Cluster {
         self.memory.fenced.contains_key(&server.0)
     }
 
+    /// Opened by us, and never proved.
+    fn is_unproved(&self, server: &ServerId) -> bool {
+        self.memory.unproved.contains(&server.0)
+    }
+
+    /// A server that was closed again may be opened by somebody else.
+    fn forgive_closed(&mut self) {
+        if self.operation.is_none() {
+            for picture in self
+                .members
+                .iter()
+                .filter_map(|member| member.picture.as_ref())
+            {
+                if picture.read_only {
+                    self.memory.unproved.remove(&picture.server.0);
+                }
+            }
+        }
+    }
+
     /// Reads the evidence anew.
     fn judge(&mut self, now: Now) -> Vec<Effect> {
+        self.forgive_closed();
         let heard: Vec<bool> = (0..self.members.len())
             .map(|index| self.is_heard(index))
             .collect();
@@ -358,13 +383,14 @@ impl Cluster {
                 Witness {
                     name: &member.host,
                     picture: member.picture.as_ref().filter(|_| !gone || vouched),
+                    taken: member.taken,
+                    term_since: member.term_since,
                     failure: member.failure.as_ref(),
                     hears: member.hears(&self.limits),
                     gone: gone && !vouched,
-                    fenced: member
-                        .picture
-                        .as_ref()
-                        .is_some_and(|picture| self.is_fenced(&picture.server)),
+                    fenced: member.picture.as_ref().is_some_and(|picture| {
+                        self.is_fenced(&picture.server) || self.is_unproved(&picture.server)
+                    }),
                     incumbent: self.incumbent == Some(index),
                 }
             })
@@ -431,13 +457,11 @@ impl Cluster {
         }
     }
 
-    /// A proof stands until the checks show the same, or speak against it.
+    /// A proof stands for a while, in which the checks may still show what was before, unless they show a rival.
     fn settle_proof(&mut self, now: Now) {
-        let Some((member, until)) = self.proved else {
-            return;
-        };
-        let shown = self.writer == Writer::One(member);
-        if shown || now.instant > until || matches!(self.writer, Writer::Several(_)) {
+        if let Some((_, until)) = self.proved
+            && (now.instant > until || matches!(self.writer, Writer::Several(_)))
+        {
             self.proved = None;
         }
     }

@@ -1,6 +1,6 @@
 //! Who may take writes, by all the evidence that the servers give together.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use super::observation::{Failure, Picture, ServerId};
 
@@ -10,6 +10,9 @@ pub struct Witness<'a> {
     pub name: &'a str,
     /// The last picture, if it is fresh enough to count.
     pub picture: Option<&'a Picture>,
+    /// When the picture was taken, and when its term was seen there first.
+    pub taken: Option<Instant>,
+    pub term_since: Option<Instant>,
     /// Of the last check, where that failed.
     pub failure: Option<&'a Failure>,
     /// Something came from its source within the limit.
@@ -112,7 +115,7 @@ fn fitness(index: usize, witnesses: &[Witness<'_>]) -> Result<(), Unfit> {
         return Err(Unfit::Fenced);
     }
     not_a_replica_of_a_member(picture, witnesses)?;
-    newest_term(picture, witnesses)?;
+    newest_term(witness, picture, witnesses)?;
     match (&picture.group, &picture.galera) {
         (Some(_), _) => allegiance_of_group(index, picture, witnesses),
         (None, Some(galera)) if galera.is_synced() => Ok(()),
@@ -141,8 +144,22 @@ fn not_a_replica_of_a_member(picture: &Picture, witnesses: &[Witness<'_>]) -> Re
     }
 }
 
-fn newest_term(picture: &Picture, witnesses: &[Witness<'_>]) -> Result<(), Unfit> {
-    let highest = highest_term(witnesses.iter().filter_map(|witness| witness.picture));
+/// A term that others showed only after this picture was taken may have begun on this very member.
+fn newest_term(
+    witness: &Witness<'_>,
+    picture: &Picture,
+    witnesses: &[Witness<'_>],
+) -> Result<(), Unfit> {
+    let before = |other: &&Witness<'_>| match (witness.taken, other.term_since) {
+        (Some(taken), Some(since)) => since <= taken,
+        _ => true,
+    };
+    let highest = highest_term(
+        witnesses
+            .iter()
+            .filter(before)
+            .filter_map(|other| other.picture),
+    );
     let own = picture.term.as_ref().map_or(0, |term| term.number);
     if own < highest {
         return Err(Unfit::OldTerm { own, highest });
@@ -331,6 +348,8 @@ mod tests {
         Witness {
             name: "member",
             picture: Some(picture),
+            taken: None,
+            term_since: None,
             failure: None,
             hears: true,
             gone: false,
@@ -389,6 +408,33 @@ mod tests {
         let (writer, verdicts) = judge(&[witness(&old), witness(&new)]);
         assert_eq!(writer, Writer::Nobody);
         assert_eq!(verdicts[0], Err(Unfit::OldTerm { own: 1, highest: 2 }));
+    }
+
+    #[test]
+    fn a_term_seen_elsewhere_a_moment_after_the_last_look_is_no_verdict_yet() {
+        let now = Instant::now();
+        let later = now + std::time::Duration::from_millis(50);
+        let old = picture("1");
+        let mut new = replica("2", "1");
+        new.term = Some(Term {
+            number: 1,
+            server: ServerId("1".to_owned()),
+        });
+        let own = Witness {
+            taken: Some(now),
+            ..witness(&old)
+        };
+        let other = Witness {
+            taken: Some(later),
+            term_since: Some(later),
+            ..witness(&new)
+        };
+        assert_eq!(judge(&[own, other]).0, Writer::One(0));
+        let looked_again = Witness {
+            taken: Some(later),
+            ..own
+        };
+        assert_eq!(judge(&[looked_again, other]).0, Writer::Nobody);
     }
 
     #[test]

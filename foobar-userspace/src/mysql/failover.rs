@@ -106,6 +106,14 @@ impl Failover {
         phase_of(self.stage)
     }
 
+    #[must_use]
+    pub const fn opens(&self) -> Option<usize> {
+        match self.stage {
+            Stage::Open | Stage::Prove => self.candidate,
+            _ => None,
+        }
+    }
+
     /// Of the last order given.
     #[must_use]
     pub const fn last_order(&self) -> u64 {

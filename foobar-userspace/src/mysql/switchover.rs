@@ -105,6 +105,14 @@ impl Switchover {
         }
     }
 
+    #[must_use]
+    pub const fn opens(&self) -> Option<usize> {
+        match self.stage {
+            Stage::Open | Stage::Prove => Some(self.to),
+            _ => None,
+        }
+    }
+
     /// The old primary keeps its clients until it has refused their writes: those get an error, not a cut.
     #[must_use]
     pub fn keeps_old(&self) -> bool {

@@ -28,6 +28,9 @@ pub struct Member {
     pub refused_rejoin: bool,
     surveyed: Option<Instant>,
     observed: Option<Instant>,
+    /// When the picture was taken, and since when it shows its term.
+    pub taken: Option<Instant>,
+    pub term_since: Option<Instant>,
     /// Time *under observation* since its pulse moved: a controller that slept has not heard silence.
     silence: Duration,
     /// Transactions that the primary did not show yet, since when.
@@ -51,6 +54,8 @@ impl Member {
             refused_rejoin: false,
             surveyed: None,
             observed: None,
+            taken: None,
+            term_since: None,
             silence: Duration::ZERO,
             alien: None,
             errant: None,
@@ -71,6 +76,12 @@ impl Member {
                 self.failure = None;
                 self.took = Some(took);
                 self.listen(&picture, limits, now.instant);
+                let term = |picture: &Picture| picture.term.as_ref().map(|term| term.number);
+                if self.picture.as_ref().and_then(term) != term(&picture) {
+                    self.term_since = Some(now.instant);
+                }
+                // It was taken while it was on its way.
+                self.taken = now.instant.checked_sub(took);
                 self.picture = Some(*picture);
                 let lag = self.lag(written, now.micros);
                 self.gate.observe(lag, limits.lag, now.instant);

@@ -216,12 +216,14 @@ impl Cluster {
             .collect()
     }
 
-    fn next_term(&self) -> u64 {
-        evidence::highest_term(
-            self.members
-                .iter()
-                .filter_map(|member| member.picture.as_ref()),
-        ) + 1
+    /// Never one that was given out before, though the checks may not show it yet.
+    fn next_term(&mut self) -> u64 {
+        let pictures = self
+            .members
+            .iter()
+            .filter_map(|member| member.picture.as_ref());
+        self.memory.last_term = evidence::highest_term(pictures).max(self.memory.last_term) + 1;
+        self.memory.last_term
     }
 
     fn begin(
@@ -451,6 +453,12 @@ impl Cluster {
         };
         let (course, mut effects) = operation.advance(heard, now);
         self.orders = operation.last_order();
+        let opened = operation
+            .opens()
+            .and_then(|member| self.members[member].picture.as_ref());
+        if let Some(picture) = opened {
+            self.memory.unproved.insert(picture.server.0.clone());
+        }
         match course {
             Course::Going => self.operation = Some(operation),
             Course::Won(member) => effects.extend(self.won(&operation, member, now)),
@@ -461,6 +469,9 @@ impl Cluster {
 
     fn won(&mut self, operation: &Operation, member: usize, now: Now) -> Vec<Effect> {
         let host = self.members[member].host.clone();
+        if let Some(picture) = &self.members[member].picture {
+            self.memory.unproved.remove(&picture.server.0);
+        }
         let said = match operation {
             Operation::Failover(failover, cause) => {
                 self.proved = Some((member, now.instant + PROOF));
@@ -544,6 +555,15 @@ impl Operation {
         }
     }
 
+    /// Whom it opens for writes at this moment, before that one's term is acknowledged.
+    const fn opens(&self) -> Option<usize> {
+        match self {
+            Self::Failover(failover, _) => failover.opens(),
+            Self::Switchover(switchover) => switchover.opens(),
+            Self::Rejoin(_) => None,
+        }
+    }
+
     pub(super) const fn phase(&self) -> &'static str {
         match self {
             Self::Failover(failover, _) => failover.phase(),
@@ -579,6 +599,6 @@ impl Operation {
 
 const LAG_TO_SWITCH: Duration = Duration::from_secs(1);
 /// How long an acknowledged promotion counts before the checks must show it.
-const PROOF: Duration = Duration::from_secs(3);
+const PROOF: Duration = Duration::from_secs(1);
 /// A restart that ends sooner needs no help; one that is still on is a failover's.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
