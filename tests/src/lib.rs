@@ -7,6 +7,8 @@
 
 pub mod databases;
 pub mod estate;
+pub mod ledger;
+pub mod nemesis;
 pub mod network;
 mod passing;
 pub mod processes;

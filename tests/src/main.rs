@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use foobar_lab::{
-    Lab, Options, STATE, databases::Databases, in_namespace, lock, processes::Processes,
+    Lab, Options, STATE, databases::Databases, in_namespace, ledger, lock, processes::Processes,
 };
 
 #[derive(Debug, Parser)]
@@ -43,6 +43,14 @@ enum Command {
     Down,
     /// Says what runs.
     Status,
+    /// Writes by the writer address and tells every acknowledgement, in the namespace where it is started.
+    #[command(hide = true)]
+    Write {
+        #[arg(long)]
+        writers: u32,
+        #[arg(long)]
+        idle: u32,
+    },
     /// Runs a command on a node: client, lb1, web1 to web3, app1 to app3.
     Exec {
         node: String,
@@ -96,6 +104,7 @@ fn run() -> Result<()> {
             Lab::down(product(None).ok().as_deref())
         }
         Command::Status => status(),
+        Command::Write { writers, idle } => ledger::write(writers, idle),
         Command::Exec { node, command } => exec(&node, &command),
     }
 }

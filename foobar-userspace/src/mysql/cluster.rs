@@ -92,6 +92,8 @@ pub struct Cluster {
     interrupted: bool,
     interrupted_since: Option<Instant>,
     operation: Option<Operation>,
+    /// When an operation had a server open last whose term was not acknowledged yet.
+    opened: Option<Instant>,
     orders: u64,
     /// The last beat that the primary took.
     written: Option<u64>,
@@ -138,6 +140,7 @@ impl Cluster {
             interrupted: false,
             interrupted_since: None,
             operation: None,
+            opened: None,
             orders: 0,
             written: None,
             leads: false,
@@ -174,12 +177,25 @@ impl Cluster {
             .all(|member| member.picture.is_some() || member.failure.is_some())
     }
 
-    /// The member that a write probe goes to.
+    /// The member that a write probe goes to: also one that nobody hears from any more, whose writes then tell whether it is
+    /// cut off.
     #[must_use]
     pub fn to_probe(&self) -> Option<usize> {
+        if self.operation.is_some() {
+            return None;
+        }
         match self.writer {
-            Writer::One(member) if self.operation.is_none() => Some(member),
-            _ => None,
+            Writer::One(member) => Some(member),
+            Writer::Nobody => self.incumbent.filter(|incumbent| {
+                let member = &self.members[*incumbent];
+                let picture = member.picture.as_ref().filter(|_| member.misses == 0);
+                picture.is_some_and(|picture| {
+                    !picture.read_only
+                        && !self.is_fenced(&picture.server)
+                        && !self.is_unproved(&picture.server)
+                })
+            }),
+            Writer::Several(_) => None,
         }
     }
 
@@ -351,17 +367,19 @@ impl Cluster {
         self.memory.unproved.contains(&server.0)
     }
 
-    /// A server that was closed again may be opened by somebody else.
+    /// A server that was seen closed since may be opened by somebody else.
     fn forgive_closed(&mut self) {
-        if self.operation.is_none() {
-            for picture in self
-                .members
-                .iter()
-                .filter_map(|member| member.picture.as_ref())
-            {
-                if picture.read_only {
-                    self.memory.unproved.remove(&picture.server.0);
-                }
+        if self.operation.is_some() {
+            return;
+        }
+        let seen_since = |taken| self.opened.is_none_or(|opened| taken > opened);
+        for member in self
+            .members
+            .iter()
+            .filter(|member| member.taken.is_some_and(seen_since))
+        {
+            if let Some(picture) = member.picture.as_ref().filter(|picture| picture.read_only) {
+                self.memory.unproved.remove(&picture.server.0);
             }
         }
     }

@@ -64,8 +64,8 @@ impl Rejoin {
         let reports = match outcome {
             Outcome::Waiting => return (Course::Going, Vec::new()),
             Outcome::Failed(why) => {
-                self.stage = Stage::Over;
-                return (Course::GivenUp(why), Vec::new());
+                let stage = std::mem::replace(&mut self.stage, Stage::Over);
+                return (Course::GivenUp(reason(stage, why)), Vec::new());
             }
             Outcome::Done(reports) => reports,
         };
@@ -98,6 +98,18 @@ impl Rejoin {
         let (round, effects) = Round::begin(orders, STEP, &mut self.next, now);
         self.round = round;
         (Course::Going, effects)
+    }
+}
+
+/// A semi-synchronous primary with commits that nobody acknowledges cannot be made read-only, and must not be told to go on
+/// without an acknowledgement.
+fn reason(stage: Stage, why: String) -> String {
+    match stage {
+        Stage::Close => format!(
+            "{why}; it probably holds commits that nobody acknowledged: restart it (with init-rpl-role = SLAVE MariaDB then \
+             cuts them off; MySQL keeps them, and it must be rebuilt)"
+        ),
+        _ => why,
     }
 }
 

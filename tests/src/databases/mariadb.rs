@@ -125,7 +125,10 @@ fn accounts() -> String {
         (MONITOR, MONITOR_GRANTS),
         (ADMIN, ADMIN_GRANTS),
         (REPLICATION, "REPLICATION SLAVE ON *.*"),
-        (APPLICATION, "SELECT, INSERT, UPDATE, DELETE ON shop.*"),
+        (
+            APPLICATION,
+            "SELECT, INSERT, UPDATE, DELETE ON shop.*;SELECT ON foobar.*",
+        ),
     ] {
         text += &format!("CREATE USER {user}@'%' IDENTIFIED BY '{password}';\n");
         for grant in grants.split(';') {

@@ -211,7 +211,10 @@ fn accounts() -> String {
             REPLICATION,
             "REPLICATION SLAVE, BACKUP_ADMIN, CONNECTION_ADMIN, GROUP_REPLICATION_STREAM ON *.*",
         ),
-        (APPLICATION, "SELECT, INSERT, UPDATE, DELETE ON shop.*"),
+        (
+            APPLICATION,
+            "SELECT, INSERT, UPDATE, DELETE ON shop.*;SELECT ON foobar.*",
+        ),
     ] {
         text += &format!("CREATE USER {user}@'%' IDENTIFIED BY '{password}';\n");
         for grant in grants.split(';') {

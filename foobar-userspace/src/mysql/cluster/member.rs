@@ -172,6 +172,9 @@ impl Member {
         let Some(picture) = &self.picture else {
             return;
         };
+        // What a crash cut off is no longer there.
+        self.alien
+            .take_if(|(alien, _)| !picture.executed.covers(alien));
         let rest = match &self.alien {
             Some((alien, _)) => alien.minus(primary),
             None => picture.executed.minus(primary),

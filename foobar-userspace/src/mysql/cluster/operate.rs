@@ -458,6 +458,7 @@ impl Cluster {
             .and_then(|member| self.members[member].picture.as_ref());
         if let Some(picture) = opened {
             self.memory.unproved.insert(picture.server.0.clone());
+            self.opened = Some(now.instant);
         }
         match course {
             Course::Going => self.operation = Some(operation),
