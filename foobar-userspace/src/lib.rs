@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod labels;
 pub mod names;
 pub mod probe;
+pub mod proxy;
 pub mod routes;
 pub mod snapshot;
 pub mod stable;

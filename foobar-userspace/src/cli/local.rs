@@ -3,14 +3,17 @@
 use std::{
     error::Error,
     io::{self, IsTerminal as _},
+    time::SystemTime,
 };
 
 use foobar::{
     admin, balancer,
+    config::{Config, Diagnostics},
     controller::{self, Options},
     firewall,
     kernel::{self, NodeLock, Which},
     labels::Labels,
+    proxy::{material::Material, tls::Severity},
 };
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
@@ -69,6 +72,7 @@ fn log(verbose: u8) {
 
 pub fn check(arguments: &Arguments) -> Result<(), Failure> {
     let config = super::load(arguments)?;
+    look_at_files(arguments, &config)?;
     for node in config.nodes.keys() {
         let bad = |error: &dyn Error| Failure::new(Status::BadConfiguration, error);
         let mut labels = Labels::default();
@@ -92,6 +96,34 @@ pub fn check(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     say(&format!("{} is good\n", arguments.config.display()))
+}
+
+/// Certificates, keys and pages. From a machine that is none of the nodes, what is not there is elsewhere.
+fn look_at_files(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
+    let here = super::node(arguments).ok();
+    let mut bad = Vec::new();
+    for node in config.nodes.keys() {
+        let is_this = here.as_ref() == Some(node);
+        if here.is_some() && !is_this {
+            continue;
+        }
+        for flaw in Material::flaws(config, node, SystemTime::now()) {
+            let passes = match flaw.severity {
+                Severity::Absent => !is_this,
+                Severity::Unseen => true,
+                Severity::Doubtful | Severity::Fatal => false,
+            };
+            if passes {
+                say(&format!("{node}: not looked at: {}\n", flaw.message))?;
+            } else {
+                bad.push((flaw.place, flaw.message, flaw.cure));
+            }
+        }
+    }
+    if bad.is_empty() {
+        return Ok(());
+    }
+    Err(Diagnostics::about_things_named(&config.path, bad).into())
 }
 
 pub fn detach(arguments: &Arguments, which: &Which) -> Result<(), Failure> {
