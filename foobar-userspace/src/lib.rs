@@ -7,6 +7,7 @@ pub mod config;
 pub mod controller;
 pub mod explain;
 pub mod firewall;
+pub mod http;
 pub mod kernel;
 pub mod labels;
 pub mod probe;
