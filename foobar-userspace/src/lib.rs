@@ -17,4 +17,5 @@ pub mod proxy;
 pub mod routes;
 pub mod snapshot;
 pub mod stable;
+pub mod steering;
 pub mod tally;
