@@ -7,13 +7,16 @@
 mod access;
 pub mod admission;
 mod buffers;
+pub mod crew;
 pub mod material;
 pub mod proxied;
 #[cfg(test)]
 mod samples;
 mod shared;
 mod sites;
+pub mod sockets;
 pub mod tls;
+pub mod welcome;
 mod worker;
 
 use std::{net::SocketAddr, rc::Rc};

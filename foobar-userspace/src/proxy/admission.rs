@@ -65,7 +65,8 @@ pub struct Counters {
 pub enum Refused {
     Client,
     Full,
-    Rate,
+    /// The how manieth time since it last got in.
+    Rate(u32),
 }
 
 /// A connection that is in, until it is dropped.
@@ -83,6 +84,7 @@ struct Client(u64);
 struct Known {
     connections: u32,
     tokens: f64,
+    refused: u32,
     seen: Instant,
 }
 
@@ -112,7 +114,10 @@ impl Admission {
             .most_of_client
             .store(proxy.max_connections_per_client, Ordering::Relaxed);
         *locked(&bounds.rate) = proxy.handshakes_per_client;
-        let (before, now) = (before.max_handshakes as usize, proxy.max_handshakes as usize);
+        let (before, now) = (
+            before.max_handshakes as usize,
+            proxy.max_handshakes as usize,
+        );
         if now >= before {
             self.handshakes.add_permits(now - before);
         } else {
@@ -129,7 +134,7 @@ impl Admission {
             Ok(()) => &self.counters.accepted,
             Err(Refused::Client) => &self.counters.refused_client,
             Err(Refused::Full) => &self.counters.refused_full,
-            Err(Refused::Rate) => &self.counters.refused_rate,
+            Err(Refused::Rate(_)) => &self.counters.refused_rate,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         result.map(|()| Admitted {
@@ -150,6 +155,7 @@ impl Admission {
         let known = part.entry(client).or_insert_with(|| Known {
             connections: 0,
             tokens: burst(rate),
+            refused: 0,
             seen: now,
         });
         known.refill(rate, now);
@@ -157,8 +163,10 @@ impl Admission {
             return Err(Refused::Client);
         }
         if known.tokens < 1.0 {
-            return Err(Refused::Rate);
+            known.refused += 1;
+            return Err(Refused::Rate(known.refused));
         }
+        known.refused = 0;
         known.tokens -= 1.0;
         known.connections += 1;
         self.connections.fetch_add(1, Ordering::Relaxed);
@@ -262,7 +270,10 @@ mod tests {
         let now = Instant::now();
         let admit = |client| admission.admit(address(client), now);
         let mut held: Vec<_> = (0..3).map(|_| admit("192.0.2.1").expect("room")).collect();
-        assert_eq!(admit("192.0.2.1").expect_err("three are enough"), Refused::Client);
+        assert_eq!(
+            admit("192.0.2.1").expect_err("three are enough"),
+            Refused::Client
+        );
         held.push(admit("192.0.2.2").expect("another"));
         held.push(admit("2001:db8::1").expect("another"));
         assert_eq!(admit("192.0.2.3").expect_err("no room"), Refused::Full);
@@ -281,17 +292,29 @@ mod tests {
         };
         let admitted = (0..10).filter(|_| admit(0).is_ok()).count();
         assert_eq!(admitted, 4);
-        assert_eq!(admit(0), Err(Refused::Rate));
+        assert_eq!(admit(0), Err(Refused::Rate(7)), "six of ten before");
         assert_eq!((0..10).filter(|_| admit(1).is_ok()).count(), 2);
         assert_eq!((0..10).filter(|_| admit(100).is_ok()).count(), 4);
     }
 
     #[test]
     fn an_ipv6_client_is_its_network() {
-        assert_eq!(Client::of(address("2001:db8::1")), Client::of(address("2001:db8::2")));
-        assert_ne!(Client::of(address("2001:db8::1")), Client::of(address("2001:db8:0:1::1")));
-        assert_eq!(Client::of(address("::ffff:192.0.2.1")), Client::of(address("192.0.2.1")));
-        assert_ne!(Client::of(address("0.0.0.1")), Client::of(address("::1:0:0:0:1")));
+        assert_eq!(
+            Client::of(address("2001:db8::1")),
+            Client::of(address("2001:db8::2"))
+        );
+        assert_ne!(
+            Client::of(address("2001:db8::1")),
+            Client::of(address("2001:db8:0:1::1"))
+        );
+        assert_eq!(
+            Client::of(address("::ffff:192.0.2.1")),
+            Client::of(address("192.0.2.1"))
+        );
+        assert_ne!(
+            Client::of(address("0.0.0.1")),
+            Client::of(address("::1:0:0:0:1"))
+        );
     }
 
     #[test]

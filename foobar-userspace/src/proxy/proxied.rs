@@ -85,8 +85,8 @@ fn parse_v1(line: &[u8]) -> Option<Proxied> {
 
 /// Decimal without sign or leading zero.
 fn port(word: &str) -> Option<u16> {
-    let plain = word.bytes().all(|byte| byte.is_ascii_digit())
-        && (word == "0" || !word.starts_with('0'));
+    let plain =
+        word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
     plain.then(|| word.parse().ok()).flatten()
 }
 
@@ -152,7 +152,9 @@ mod tests {
 
     fn said(bytes: &[u8]) -> Result<(Proxied, usize), ProxiedError> {
         let mut rest = bytes;
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
         let proxied = runtime.block_on(read(&mut rest))?;
         Ok((proxied, rest.len()))
     }
@@ -164,7 +166,14 @@ mod tests {
     fn v2(version: u8, family: u8, addresses: &[u8]) -> Vec<u8> {
         let length = u16::try_from(addresses.len()).expect("short");
         let head = [version, family];
-        [&SIGNATURE[..], &head, &length.to_be_bytes(), addresses, b"GET"].concat()
+        [
+            &SIGNATURE[..],
+            &head,
+            &length.to_be_bytes(),
+            addresses,
+            b"GET",
+        ]
+        .concat()
     }
 
     #[test]
@@ -174,17 +183,29 @@ mod tests {
         let v1 = said(b"PROXY TCP6 2001:db8::7 2001:db8::1 1 443\r\nGET").expect("good");
         assert_eq!(v1, (of("[2001:db8::7]:1"), 3));
         let addresses = [192, 0, 2, 7, 10, 0, 0, 1, 0, 80, 1, 187, 4, 0, 1, 9];
-        assert_eq!(said(&v2(0x21, 0x11, &addresses)).expect("with an extension"), (of("192.0.2.7:80"), 3));
+        assert_eq!(
+            said(&v2(0x21, 0x11, &addresses)).expect("with an extension"),
+            (of("192.0.2.7:80"), 3)
+        );
         let mut addresses = [0; 36];
         addresses[15] = 1;
         addresses[33] = 80;
-        assert_eq!(said(&v2(0x21, 0x21, &addresses)).expect("good"), (of("[::1]:80"), 3));
+        assert_eq!(
+            said(&v2(0x21, 0x21, &addresses)).expect("good"),
+            (of("[::1]:80"), 3)
+        );
     }
 
     #[test]
     fn a_sender_s_own_connection_has_no_client() {
-        assert_eq!(said(b"PROXY UNKNOWN\r\nGET").expect("good"), (Proxied::Sender, 3));
-        assert_eq!(said(b"PROXY UNKNOWN ffff::1 ::1 1 1\r\nGET").expect("good"), (Proxied::Sender, 3));
+        assert_eq!(
+            said(b"PROXY UNKNOWN\r\nGET").expect("good"),
+            (Proxied::Sender, 3)
+        );
+        assert_eq!(
+            said(b"PROXY UNKNOWN ffff::1 ::1 1 1\r\nGET").expect("good"),
+            (Proxied::Sender, 3)
+        );
         assert_eq!(said(&v2(0x20, 0, &[])).expect("good"), (Proxied::Sender, 3));
     }
 

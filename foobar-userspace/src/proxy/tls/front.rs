@@ -120,6 +120,13 @@ impl Fronts {
             .or(every_other)
     }
 
+    /// How long a handshake may take at an endpoint: the longest of its sites, as it begins before a name is known.
+    #[must_use]
+    pub fn patience(&self, endpoint: SocketAddr) -> Option<Duration> {
+        let fronts = self.0.get(&endpoint)?;
+        fronts.iter().map(|front| front.patience).max()
+    }
+
     pub fn endpoints(&self) -> impl Iterator<Item = SocketAddr> {
         self.0.keys().copied()
     }
