@@ -3,19 +3,25 @@
 use std::{
     error::Error,
     io::{self, IsTerminal as _},
+    os::unix::net::UnixListener,
     time::SystemTime,
 };
 
 use foobar::{
-    admin, balancer,
+    admin::{self, Door},
+    balancer,
     config::{Config, Diagnostics},
-    controller::{self, Options},
+    controller::{self, Options, Possession},
     firewall,
     kernel::{self, NodeLock, Which},
     labels::Labels,
-    proxy::{material::Material, tls::Severity},
+    proxy::{
+        material::{Material, TicketBook},
+        sockets::Sockets,
+        tls::Severity,
+    },
+    succession::Ancestor,
 };
-use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -29,15 +35,41 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     log(arguments.verbose);
     let options = options(arguments)?;
     let socket = super::socket(arguments)?;
-    // Before the socket: a second controller must not take it from the first.
-    let lock = NodeLock::take(&options.node)?;
+    let ancestor = Ancestor::of_this_process().map_err(|error| Failure::failed(&error))?;
+    let (mut possession, listener) = match ancestor {
+        Some(ancestor) => inherit(&options, ancestor)?,
+        None => {
+            // Before the socket: a second controller must not take it from the first.
+            let lock = NodeLock::take(&options.node)?;
+            let listener = admin::listen(&socket).map_err(|error| Failure::failed(&error))?;
+            (Possession::from(lock), listener)
+        }
+    };
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::failed(&error))?;
     runtime.block_on(async {
-        let listener = admin::listen(&socket).map_err(|error| Failure::failed(&error))?;
-        let (questions, receiver) = mpsc::channel(16);
-        tokio::spawn(admin::serve(listener, questions));
-        Ok(controller::run_locked(options, lock, receiver).await?)
+        let (door, questions) = Door::open(listener).map_err(|error| Failure::failed(&error))?;
+        possession.door = Some(door);
+        Ok(controller::run_with(options, possession, questions).await?)
     })
+}
+
+/// All that the process before has, once this one has seen that it could serve.
+fn inherit(
+    options: &Options,
+    mut ancestor: Ancestor,
+) -> Result<(Possession, UnixListener), Failure> {
+    controller::rehearse(options)?;
+    let inheritance = ancestor
+        .succeed()
+        .map_err(|error| Failure::failed(&error))?;
+    let possession = Possession {
+        lock: NodeLock::inherited(inheritance.lock),
+        door: None,
+        ancestor: Some(ancestor),
+        sockets: Sockets::adopt(inheritance.sockets),
+        tickets: TicketBook::inherited(&inheritance.estate.tickets, SystemTime::now()),
+    };
+    Ok((possession, inheritance.admin.into()))
 }
 
 /// What [`run`] would put into the kernel.

@@ -141,26 +141,31 @@ impl Crew {
         }
     }
 
-    /// Goes by `standing` from the next connection and request on.
+    /// Has sockets for the endpoints too, from which nobody accepts yet.
     ///
     /// # Errors
-    /// A new endpoint cannot be had; everything stays as it was.
-    pub fn change(&mut self, standing: Standing) -> Result<(), BindError> {
-        let endpoints: BTreeSet<SocketAddr> = standing.endpoints.keys().copied().collect();
-        let new = self.sockets.bind(&endpoints, self.workers.len())?;
-        let gone: Vec<SocketAddr> = self
-            .standing
-            .endpoints
-            .iter()
-            .filter(|(endpoint, purpose)| standing.endpoints.get(endpoint) != Some(purpose))
-            .map(|(endpoint, _)| *endpoint)
-            .collect();
-        let new: Vec<SocketAddr> = standing
-            .endpoints
-            .iter()
-            .filter(|(endpoint, _)| new.contains(endpoint) || gone.contains(endpoint))
-            .map(|(endpoint, _)| *endpoint)
-            .collect();
+    /// An endpoint cannot be had; everything stays as it was.
+    pub fn bind(&mut self, endpoints: &BTreeSet<SocketAddr>) -> Result<(), BindError> {
+        self.sockets.bind(endpoints, self.workers.len())
+    }
+
+    /// Closes what [`Self::bind`] brought.
+    pub fn unbind(&mut self) {
+        let endpoints = self.standing.endpoints.keys().copied().collect();
+        self.sockets.keep(&endpoints);
+    }
+
+    /// Goes by `standing` from the next connection and request on; its endpoints are bound.
+    pub fn change(&mut self, standing: Standing) {
+        let differing = |one: &Standing, other: &Standing| -> Vec<SocketAddr> {
+            one.endpoints
+                .iter()
+                .filter(|(endpoint, purpose)| other.endpoints.get(endpoint) != Some(purpose))
+                .map(|(endpoint, _)| *endpoint)
+                .collect()
+        };
+        let gone = differing(&self.standing, &standing);
+        let new = differing(&standing, &self.standing);
         self.standing = standing;
         for index in 0..self.workers.len() {
             let Standing { doorway, sites, .. } = self.standing.clone();
@@ -170,8 +175,7 @@ impl Crew {
             }
             self.assign(index, new.clone());
         }
-        self.sockets.keep(&endpoints);
-        Ok(())
+        self.unbind();
     }
 
     /// Hires again who died; how many.

@@ -138,10 +138,11 @@ fn site(
 impl TicketBook {
     /// With the keys that another process sealed with.
     #[must_use]
-    pub fn taken_over(keys: &[(Duration, Vec<u8>)], now: SystemTime) -> Self {
+    pub fn inherited(keys: &[(u64, Vec<u8>)], now: SystemTime) -> Self {
         let own = keys.iter().filter_map(|(rotation, bytes)| {
             let keys = TicketKeys::from_bytes(bytes)?;
-            Some((*rotation, (Arc::new(Ticketing::new(keys, *rotation)), now)))
+            let rotation = Duration::from_secs(*rotation);
+            Some((rotation, (Arc::new(Ticketing::new(keys, rotation)), now)))
         });
         Self {
             shared: BTreeMap::new(),
@@ -151,10 +152,10 @@ impl TicketBook {
 
     /// For the process that takes over.
     #[must_use]
-    pub fn to_hand_over(&self) -> Vec<(Duration, Vec<u8>)> {
+    pub fn to_hand_over(&self) -> Vec<(u64, Vec<u8>)> {
         self.own
             .iter()
-            .map(|(rotation, (ticketing, _))| (*rotation, ticketing.keys().to_bytes()))
+            .map(|(rotation, (ticketing, _))| (rotation.as_secs(), ticketing.keys().to_bytes()))
             .collect()
     }
 

@@ -24,6 +24,13 @@ pub struct BindError {
     source: io::Error,
 }
 
+impl BindError {
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        self.source.kind() == io::ErrorKind::PermissionDenied
+    }
+}
+
 impl Sockets {
     /// Those that the process before listened on.
     #[must_use]
@@ -38,22 +45,14 @@ impl Sockets {
         sockets
     }
 
-    /// Binds what is missing until each endpoint has `each` sockets; true for those that are new.
+    /// Binds what is missing until each endpoint has `each` sockets.
     ///
     /// # Errors
     /// Nothing stays bound of what was not before.
-    pub fn bind(
-        &mut self,
-        endpoints: &BTreeSet<SocketAddr>,
-        each: usize,
-    ) -> Result<BTreeSet<SocketAddr>, BindError> {
+    pub fn bind(&mut self, endpoints: &BTreeSet<SocketAddr>, each: usize) -> Result<(), BindError> {
         let mut bound: Vec<(SocketAddr, TcpListener)> = Vec::new();
-        let mut new = BTreeSet::new();
         for endpoint in endpoints {
             let present = self.0.get(endpoint).map_or(0, Vec::len);
-            if present == 0 {
-                new.insert(*endpoint);
-            }
             for _ in present..each {
                 let listener = listen(*endpoint).map_err(|source| BindError {
                     endpoint: *endpoint,
@@ -65,7 +64,7 @@ impl Sockets {
         for (endpoint, listener) in bound {
             self.0.entry(endpoint).or_default().push(listener);
         }
-        Ok(new)
+        Ok(())
     }
 
     /// Closes all others.

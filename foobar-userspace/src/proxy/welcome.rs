@@ -20,7 +20,7 @@ use super::{
     admission::{Admission, Refused},
     proxied::{self, Proxied},
     redirect, serve,
-    tls::{Front, Fronts},
+    tls::Fronts,
 };
 use crate::{
     config::Jail,
