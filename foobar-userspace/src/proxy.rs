@@ -5,11 +5,27 @@
 //! events that are rare.
 
 mod access;
+mod announce;
+mod answers;
+mod bench;
 mod buffers;
+mod ends;
+mod exchange;
+mod gate;
+mod http1;
+mod http2;
+mod link;
+mod metered;
+mod over_http1;
+mod over_http2;
+mod redirect;
 #[cfg(test)]
 mod samples;
 mod shared;
 mod sites;
+mod stream_pool;
+mod tunnel;
+mod watch;
 mod worker;
 
 use std::{net::SocketAddr, rc::Rc};
@@ -18,9 +34,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::{
     access::AccessRecord,
-    shared::{Report, Shared},
+    shared::{Memory, Report, Shared},
     sites::{BackendTls, Site, SiteBackend, Sites},
-    worker::Worker,
+    worker::{Worker, of_one_kind},
 };
 pub use crate::config::HttpVersion;
 
@@ -59,7 +75,10 @@ pub async fn serve<S>(stream: S, peer: Peer, worker: Rc<Worker>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let _ = (stream, peer, worker);
+    match peer.tls.as_ref().and_then(|tls| tls.alpn) {
+        Some(HttpVersion::Http2) => http2::serve(stream, peer, worker).await,
+        _ => http1::serve(stream, peer, worker).await,
+    }
 }
 
 /// Serves a connection in clear to where HTTP is redirected to HTTPS.
@@ -67,5 +86,5 @@ pub async fn redirect<S>(stream: S, peer: Peer, worker: Rc<Worker>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let _ = (stream, peer, worker);
+    redirect::serve(stream, peer, worker).await;
 }
