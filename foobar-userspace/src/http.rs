@@ -6,6 +6,7 @@
 pub mod characters;
 mod chunked;
 mod fields;
+mod frames;
 mod head;
 mod host;
 mod length;
@@ -24,6 +25,7 @@ mod model;
 pub use self::{
     chunked::{Chunked, Piece},
     fields::Field,
+    frames::{Flood, Meter},
     head::{End, Limits, end_of_head},
     host::{bare_host, is_host},
     onward::{Answering, Forwarded, VIA, write_request, write_response},

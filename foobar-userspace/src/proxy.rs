@@ -6,16 +6,32 @@
 
 mod access;
 pub mod admission;
+mod announce;
+mod answers;
+mod bench;
 mod buffers;
 pub mod crew;
+mod ends;
+mod exchange;
+mod gate;
+mod http1;
+mod http2;
+mod link;
 pub mod material;
+mod metered;
+mod over_http1;
+mod over_http2;
 pub mod proxied;
+mod redirect;
 #[cfg(test)]
 mod samples;
 mod shared;
 mod sites;
 pub mod sockets;
+mod stream_pool;
 pub mod tls;
+mod tunnel;
+mod watch;
 pub mod welcome;
 mod worker;
 
@@ -25,9 +41,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::{
     access::AccessRecord,
-    shared::{Report, Shared},
+    shared::{Memory, Report, Shared},
     sites::{BackendTls, Site, SiteBackend, Sites},
-    worker::Worker,
+    worker::{Worker, of_one_kind},
 };
 pub use crate::config::HttpVersion;
 
@@ -66,7 +82,10 @@ pub async fn serve<S>(stream: S, peer: Peer, worker: Rc<Worker>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let _ = (stream, peer, worker);
+    match peer.tls.as_ref().and_then(|tls| tls.alpn) {
+        Some(HttpVersion::Http2) => http2::serve(stream, peer, worker).await,
+        _ => http1::serve(stream, peer, worker).await,
+    }
 }
 
 /// Serves a connection in clear to where HTTP is redirected to HTTPS.
@@ -74,5 +93,5 @@ pub async fn redirect<S>(stream: S, peer: Peer, worker: Rc<Worker>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let _ = (stream, peer, worker);
+    redirect::serve(stream, peer, worker).await;
 }

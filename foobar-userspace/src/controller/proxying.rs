@@ -24,7 +24,7 @@ use crate::{
     config::{self, Config, Diagnostics},
     probe::{self, Secrecy},
     proxy::{
-        BackendTls, Report, Shared, Site, SiteBackend, Sites,
+        BackendTls, Memory, Report, Shared, Site, SiteBackend, Sites,
         admission::Admission,
         crew::{Crew, Standing},
         material::{Material, TicketBook},
@@ -108,6 +108,7 @@ impl Proxying {
                 tally,
                 reports,
                 access: None,
+                memory: Memory::new(getrandom::u64().unwrap_or_default()),
             },
             sockets: Some(sockets),
             crew: None,

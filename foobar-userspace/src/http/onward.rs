@@ -84,17 +84,15 @@ pub fn write_request(request: &Request<'_>, forwarded: &Forwarded, out: &mut Vec
     out.extend_from_slice(b"\"\r\n\r\n");
 }
 
-/// What the proxy says itself in an answer's head.
+/// What the client's connection says in an answer's head.
 #[derive(Clone, Copy, Debug)]
-pub struct Answering<'a> {
+pub struct Answering {
     pub version: Version,
     pub keeps_alive: bool,
-    /// Whole lines of its own.
-    pub extra: &'a [u8],
 }
 
-/// The head of an HTTP/1.1 answer to a client.
-pub fn write_response(response: &Response<'_>, answering: Answering<'_>, out: &mut Vec<u8>) {
+/// The head of an HTTP/1.1 answer to a client, without the empty line at its end: there may be more to say.
+pub fn write_response(response: &Response<'_>, answering: Answering, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     write_number(u64::from(response.status), out);
     out.push(b' ');
@@ -117,8 +115,6 @@ pub fn write_response(response: &Response<'_>, answering: Answering<'_>, out: &m
     } else if !answering.keeps_alive {
         out.extend_from_slice(b"connection: close\r\n");
     }
-    out.extend_from_slice(answering.extra);
-    out.extend_from_slice(b"\r\n");
 }
 
 fn write_field(field: Field<'_>, out: &mut Vec<u8>) {

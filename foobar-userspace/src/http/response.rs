@@ -107,15 +107,19 @@ pub enum Asked {
     Upgrade,
 }
 
-/// The fields of an answer that came by HTTP/2, without those of a connection.
+/// The fields of an answer that came by HTTP/2, without those of a connection, and the length that it says.
+///
+/// # Errors
+///
+/// A length that is none.
 pub fn from_http2_answer<'b>(
     fields: impl Iterator<Item = Field<'b>>,
-) -> Result<Vec<Field<'b>>, BadAnswer> {
+) -> Result<(Vec<Field<'b>>, Option<u64>), BadAnswer> {
     let mut intake = Intake::default();
     for field in fields {
         intake.take(field)?;
     }
-    Ok(intake.kept)
+    Ok((intake.kept, intake.length))
 }
 
 #[derive(Default)]

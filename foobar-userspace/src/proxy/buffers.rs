@@ -44,6 +44,10 @@ impl Buffers {
         })
     }
 
+    pub(super) const fn size(&self) -> usize {
+        self.size
+    }
+
     fn take(&self) -> Box<[u8]> {
         let spare = self.spare.borrow_mut().pop();
         spare.unwrap_or_else(|| vec![0; self.size].into_boxed_slice())

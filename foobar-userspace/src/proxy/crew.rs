@@ -285,7 +285,16 @@ fn work(
 /// Until told to end.
 async fn obey(mut inbox: mpsc::UnboundedReceiver<Order>, post: Rc<Post>) {
     let mut listening: BTreeMap<SocketAddr, watch::Sender<Listening>> = BTreeMap::new();
-    while let Some(order) = inbox.recv().await {
+    let mut sweep = time::interval(SWEEP);
+    loop {
+        let order = tokio::select! {
+            order = inbox.recv() => order,
+            _ = sweep.tick() => {
+                post.worker.sweep();
+                continue;
+            }
+        };
+        let Some(order) = order else { return };
         match order {
             Order::Serve(doorway, sites) => {
                 post.doorway.replace(doorway);
@@ -422,4 +431,5 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 const LOOK: Duration = Duration::from_millis(20);
+const SWEEP: Duration = Duration::from_secs(1);
 const BREATH: Duration = Duration::from_millis(100);

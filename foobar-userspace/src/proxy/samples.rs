@@ -1,6 +1,10 @@
 //! Sites for tests.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use super::{Site, SiteBackend, Sites};
 use crate::{
@@ -11,8 +15,8 @@ use crate::{
 /// A service as the configuration has it by default, which listens at `listen`.
 pub(crate) fn service(name: &str, listen: &str) -> L7Service {
     let text = format!(
-        "version = 1\n[hosts]\nlb1 = {{ public = [\"127.0.0.1\"], private = \"127.0.0.1\" }}\n\
-         web1 = {{ private = \"127.0.0.1\" }}\n[nodes]\nlb1 = {{ wan = {{ dev = \"eth0\" }} }}\n\
+        "version = 1\n[hosts]\nlb1 = {{ public = [\"192.0.2.1\"], private = \"10.0.0.1\" }}\n\
+         web1 = {{ private = \"10.0.0.11\" }}\n[nodes]\nlb1 = {{ wan = {{ dev = \"eth0\" }} }}\n\
          [l7.{name}]\non = \"lb1\"\nlisten = \"public:443\"\ntls = {{ cert = \"/c\", key = {{ file = \"/k\" }} }}\n\
          backends = [{{ host = \"web1\", port = 80 }}]\n"
     );

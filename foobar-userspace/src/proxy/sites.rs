@@ -141,8 +141,13 @@ impl Sites {
             .find(host, path)
     }
 
-    /// Whether a name is redirected to HTTPS at `local`, and the port where its site listens.
-    pub(super) fn redirect(&self, local: SocketAddr, host: &[u8], path: &[u8]) -> Option<u16> {
+    /// Of a name that is redirected to HTTPS at `local`: the site's id, and the port where it listens.
+    pub(super) fn redirect(
+        &self,
+        local: SocketAddr,
+        host: &[u8],
+        path: &[u8],
+    ) -> Option<(u32, u16)> {
         let index = self.redirects.get(&local)?.find(host, path).ok()?;
         let site = self.sites.get(index)?;
         let same_family = site
@@ -150,9 +155,8 @@ impl Sites {
             .listen
             .iter()
             .find(|listen| listen.is_ipv4() == local.is_ipv4());
-        same_family
-            .or(site.service.listen.first())
-            .map(SocketAddr::port)
+        let listen = same_family.or(site.service.listen.first())?;
+        Some((site.id, listen.port()))
     }
 }
 
