@@ -197,6 +197,14 @@ impl Lab {
         self.processes.end(&format!("nginx-{server}"))
     }
 
+    /// Kills a server's nginx with all its workers, in the middle of whatever it does.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill_web(&self, server: &str) -> Result<()> {
+        self.processes.kill(&format!("nginx-{server}"))
+    }
+
     /// Starts a server's nginx again.
     ///
     /// # Errors

@@ -120,6 +120,21 @@ impl Processes {
         Ok(())
     }
 
+    /// Kills a daemon and its children at once.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&self, name: &str) -> Result<()> {
+        let Some(pid) = self.pid(name) else {
+            bail!("{name} does not run");
+        };
+        kill(-group(pid).unwrap_or(pid), libc::SIGKILL)?;
+        while self.pid(name).is_some() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
     /// # Errors
     /// When one does not end; the others are ended all the same.
     pub fn end_all(&self) -> Result<()> {

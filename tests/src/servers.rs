@@ -25,6 +25,9 @@ pub const PACKAGES: &[&str] = &[
     "util-linux",
 ];
 
+/// Debian's, which has Debian's modules.
+pub const PYTHON: &str = "/usr/bin/python3";
+
 /// The web servers among the hosts.
 pub fn of(config: &Config) -> impl Iterator<Item = &Host> {
     config
@@ -90,7 +93,7 @@ pub fn start_web(server: &Host, certificates: &Path, processes: &Processes) -> R
         .env("PYTHONDONTWRITEBYTECODE", "1");
     processes.spawn(&format!("gunicorn-{name}"), &mut command)?;
     for program in ["websocket", "grpc_echo"] {
-        let mut command = in_namespace(name, "python3");
+        let mut command = in_namespace(name, PYTHON);
         command
             .arg(format!("{program}.py"))
             .current_dir(&home)
