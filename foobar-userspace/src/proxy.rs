@@ -24,6 +24,8 @@ mod samples;
 mod shared;
 mod sites;
 mod stream_pool;
+#[cfg(test)]
+mod tests;
 mod tunnel;
 mod watch;
 mod worker;
