@@ -33,7 +33,7 @@ pub use self::{
     diff::diff,
     l7::*,
     schema::schema,
-    secret::{Secret, SecretError},
+    secret::{Revealed, Secret, SecretError},
     show::{rule as show_rule, show},
     words::Misread,
 };

@@ -18,4 +18,5 @@ pub mod routes;
 pub mod snapshot;
 pub mod stable;
 pub mod steering;
+pub mod succession;
 pub mod tally;

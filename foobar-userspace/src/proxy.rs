@@ -5,29 +5,36 @@
 //! events that are rare.
 
 mod access;
+pub mod admission;
 mod announce;
 mod answers;
 mod bench;
 mod buffers;
+pub mod crew;
 mod ends;
 mod exchange;
 mod gate;
 mod http1;
 mod http2;
 mod link;
+pub mod material;
 mod metered;
 mod over_http1;
 mod over_http2;
+pub mod proxied;
 mod redirect;
 #[cfg(test)]
 mod samples;
 mod shared;
 mod sites;
+pub mod sockets;
 mod stream_pool;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod tunnel;
 mod watch;
+pub mod welcome;
 mod worker;
 
 use std::{net::SocketAddr, rc::Rc};
