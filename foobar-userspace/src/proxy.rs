@@ -29,6 +29,8 @@ mod shared;
 mod sites;
 pub mod sockets;
 mod stream_pool;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 mod tunnel;
 mod watch;

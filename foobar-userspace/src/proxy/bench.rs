@@ -120,7 +120,7 @@ impl Bench {
         let memory = before
             .filter(|before| before.memory.names == names)
             .map_or_else(
-                || Rc::new(Memory::new(names, now)),
+                || Rc::new(Memory::new(names, site, now)),
                 |before| Rc::clone(&before.memory),
             );
         Self {
@@ -382,12 +382,12 @@ impl Backend {
 }
 
 impl Memory {
-    fn new(names: Vec<Arc<str>>, now: Instant) -> Self {
+    fn new(names: Vec<Arc<str>>, site: &Site, now: Instant) -> Self {
         Self {
             outliers: RefCell::new(Outliers::new(names.len())),
             names,
             chooser: RefCell::default(),
-            budget: RefCell::new(Budget::new(now)),
+            budget: RefCell::new(Budget::new(&site.service.retries, now)),
             queue: Rc::default(),
         }
     }

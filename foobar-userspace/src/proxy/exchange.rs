@@ -361,13 +361,15 @@ impl Attempt<'_> {
         if trouble == Trouble::Died && !is_safe {
             tally.add(site, SiteCell::Lost, 1);
         }
-        if !is_safe
-            || attempts > u32::from(service.retries.most)
-            || now >= self.asked.begun + service.timeouts.request
-        {
+        if !is_safe || now >= self.asked.begun + service.timeouts.request {
             return Again::No;
         }
-        if !self.asked.bench.spend(now) {
+        // Where nothing was sent nothing is done twice: such a request costs the others no more than the first time.
+        let is_free = trouble == Trouble::NoConnection;
+        if !is_free && attempts > u32::from(service.retries.most) {
+            return Again::No;
+        }
+        if !is_free && !self.asked.bench.spend(now) {
             tally.add(site, SiteCell::RetriesDenied, 1);
             return Again::No;
         }

@@ -21,7 +21,7 @@ use super::{
     answers::{Extra, Manner, Own},
     bench::Bench,
     buffers::{Buffer, Filled},
-    ends::NoUpload,
+    ends::{Fault, NoUpload},
     exchange::{self, Ending},
     gate::{Origin, Stopped},
     watch::Watch,
@@ -141,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let next = match self.head().await {
                 Ok(Some(end)) => self.turn(end).await,
                 Ok(None) => Next::Close,
-                Err(own) => self.refuse(own, None, Extra::NONE).await,
+                Err(fault) => self.unread(fault).await,
             };
             match next {
                 Next::Request => {}
@@ -152,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Waits for a whole head; none when the connection ends between requests.
-    async fn head(&mut self) -> Result<Option<usize>, Own> {
+    async fn head(&mut self) -> Result<Option<usize>, Fault> {
         let mut from = 0;
         if self.input.get_mut().is_empty() {
             self.watch.set(Instant::now() + self.bounds.idle);
@@ -160,18 +160,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(None);
             }
         }
-        let mut is_timed = false;
+        let (mut is_timed, mut is_first) = (false, true);
         loop {
             let input = self.input.get_mut();
             // RFC 9112 2.2: an empty line before a request is no part of it.
-            if from == 0 && input.bytes().starts_with(b"\r\n") {
+            if is_first && input.bytes().starts_with(b"\r\n") {
                 input.consume(2);
+                (from, is_first) = (0, false);
             }
             let seen = input.bytes();
-            match end_of_head(seen, from).map_err(Own::refusal)? {
+            match end_of_head(seen, from).map_err(Fault::Refused)? {
                 End::At(end) => return Ok(Some(end)),
                 End::Beyond(next) if next > self.bounds.limits.head => {
-                    return Err(Own::refusal(oversized(seen)));
+                    return Err(Fault::Refused(oversized(seen)));
                 }
                 End::Beyond(next) => from = next,
             }
@@ -181,12 +182,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             match self.more().await {
                 Some(Filled::Bytes(_)) => {}
-                Some(Filled::Full) => return Err(Own::refusal(Refusal::HeadTooLarge)),
+                Some(Filled::Full) => return Err(Fault::Refused(Refusal::HeadTooLarge)),
                 Some(Filled::End) => return Ok(None),
-                None => {
-                    self.count(SiteCell::ClientSlow);
-                    return Err(Own::new(408, "client slow"));
-                }
+                None => return Err(Fault::Slow),
             }
         }
     }
@@ -329,13 +327,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         );
     }
 
-    /// The request is ambiguous or malformed: an answer, and the end of the connection.
-    async fn refused(&mut self, table: &Table, refusal: Refusal) -> Next {
-        let bench = self
-            .origin
+    /// There is no whole head.
+    async fn unread(&mut self, fault: Fault) -> Next {
+        let table = self.worker.table();
+        match fault {
+            Fault::Gone => Next::Close,
+            Fault::Refused(refusal) => self.refused(&table, refusal).await,
+            Fault::Slow => {
+                let bench = self.presumed(&table);
+                if let Some(bench) = &bench {
+                    let tally = &self.worker.shared.tally;
+                    tally.add(bench.site.id, SiteCell::ClientSlow, 1);
+                    self.origin.offend(&self.worker, &bench.site);
+                }
+                self.refuse(Own::new(408, fault.remark()), bench.as_deref())
+                    .await
+            }
+        }
+    }
+
+    fn presumed(&self, table: &Table) -> Option<Rc<Bench>> {
+        self.origin
             .presumed(table)
             .or(table.benches.first())
-            .cloned();
+            .cloned()
+    }
+
+    /// The request is ambiguous or malformed: an answer, and the end of the connection.
+    async fn refused(&mut self, table: &Table, refusal: Refusal) -> Next {
+        let bench = self.presumed(table);
         if let Some(bench) = &bench {
             self.worker
                 .shared
@@ -344,17 +364,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.origin.offend(&self.worker, &bench.site);
         }
         tracing::debug!(client = %self.origin.peer.client, %refusal, "request refused");
-        self.refuse(Own::refusal(refusal), bench.as_deref(), Extra::NONE)
-            .await
+        self.refuse(Own::refusal(refusal), bench.as_deref()).await
     }
 
-    async fn refuse(&mut self, own: Own, bench: Option<&Bench>, extra: Extra<'_>) -> Next {
+    async fn refuse(&mut self, own: Own, bench: Option<&Bench>) -> Next {
         let mut out = Vec::new();
         let manner = Manner {
             keeps_alive: false,
             is_head: false,
         };
-        own.write(bench.map(|bench| &bench.site), &extra, manner, &mut out);
+        own.write(
+            bench.map(|bench| &bench.site),
+            &Extra::NONE,
+            manner,
+            &mut out,
+        );
         if let Some(bench) = bench {
             self.worker
                 .shared
@@ -455,14 +479,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         })
         .await;
-    }
-
-    fn count(&self, cell: SiteCell) {
-        let table = self.worker.table();
-        if let Some(bench) = self.origin.presumed(&table).or(table.benches.first()) {
-            self.worker.shared.tally.add(bench.site.id, cell, 1);
-            self.origin.offend(&self.worker, &bench.site);
-        }
     }
 }
 

@@ -92,6 +92,12 @@ impl Worker {
         }
     }
 
+    /// The table that the next request is served by.
+    #[must_use]
+    pub fn sites(&self) -> Arc<Sites> {
+        Arc::clone(&self.table.borrow().sites)
+    }
+
     pub(super) fn table(&self) -> Rc<Table> {
         Rc::clone(&self.table.borrow())
     }
