@@ -6,7 +6,7 @@ mod server;
 
 use tokio::sync::oneshot;
 
-pub use self::server::{ListenError, listen, serve};
+pub use self::server::{Door, ListenError, listen};
 
 /// A request on its way to the controller, and where the answer goes.
 #[derive(Debug)]

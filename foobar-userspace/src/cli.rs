@@ -7,6 +7,7 @@ mod failure;
 mod local;
 mod output;
 mod stats;
+mod tls;
 
 use std::{
     fs,
@@ -105,6 +106,8 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Command::Set { what } => show(arguments, ask(arguments, &set_request(what))?),
         Command::Service { what } => service(arguments, what),
         Command::Backend { what } => backend(arguments, what),
+        Command::Tls { what } => tls::run(arguments, what),
+        Command::Upgrade => show(arguments, ask(arguments, &Request::Upgrade)?),
         Command::Detach { interfaces, all } => {
             let which = if *all {
                 Which::All
@@ -385,6 +388,11 @@ fn show(arguments: &Arguments, response: Response) -> Result<(), Failure> {
         Response::Sets(sets) => present(output, "set-list", &Rows { rows: &sets }, || {
             answers::sets(&sets)
         }),
+        Response::Certificates(lines) => {
+            present(output, "tls-list", &Rows { rows: &lines }, || {
+                answers::certificates(&lines)
+            })
+        }
         Response::SetElements(elements) => {
             present(output, "set-show", &Rows { rows: &elements }, || {
                 answers::elements(&elements)

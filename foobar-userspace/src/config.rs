@@ -4,10 +4,12 @@ mod checker;
 mod diagnostics;
 mod diff;
 mod grammar;
+mod l7;
 mod meaning;
 mod names;
 mod nearest;
 mod schema;
+mod secret;
 mod show;
 mod tree;
 mod words;
@@ -29,7 +31,9 @@ use ipnet::IpNet;
 pub use self::{
     diagnostics::{Diagnostic, Diagnostics},
     diff::diff,
+    l7::*,
     schema::schema,
+    secret::{Revealed, Secret, SecretError},
     show::{rule as show_rule, show},
     words::Misread,
 };
@@ -81,6 +85,9 @@ pub struct Config {
     pub policies: BTreeMap<String, Policy>,
     /// L4 services by name (`plain` for `[l4.plain]`).
     pub l4: BTreeMap<String, L4Service>,
+    /// L7 services by name (`www` for `[l7.www]`).
+    pub l7: BTreeMap<String, L7Service>,
+    pub proxy: Proxy,
     pub admin: Admin,
 }
 
@@ -297,7 +304,15 @@ pub struct Check {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Probe {
     Tcp,
-    Http { path: String, expect: u16 },
+    Http {
+        path: String,
+        expect: u16,
+    },
+    /// Of L7 services alone, as their requests go.
+    Https {
+        path: String,
+        expect: u16,
+    },
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -8,11 +8,14 @@ pub mod hops;
 mod members;
 mod memory;
 pub mod notify;
+pub mod proxying;
 mod resets;
 mod rules;
 mod samples;
 pub mod secret;
 mod status;
+mod successor;
+mod upstreams;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,9 +23,11 @@ use std::{
     io,
     net::IpAddr,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use ipnet::IpNet;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -37,13 +42,15 @@ use self::{
     members::{Members, Now},
     memory::Memory,
     notify::{State, notify},
+    proxying::{Ending, ProxyInbox, Proxying, diagnostics},
     samples::Samples,
     secret::SecretError,
     status::Troubles,
+    successor::{Outcome, Succession, end_proxy, raised},
 };
 use crate::{
     admin::{
-        Question,
+        Door, Question,
         api::{Apply, Maps, Packet, Refusal, Reloaded, Request, Response, Snapshot},
     },
     balancer::Ring,
@@ -53,8 +60,16 @@ use crate::{
         Deployment, Direction, HashKeys, KernelError, NodeLock, Origin, Sizes, Table, Tables, clock,
     },
     labels::Labels,
+    proxy::{
+        Report,
+        material::{Material, TicketBook},
+        sockets::{BindError, Sockets},
+        tls::Severity,
+    },
     routes::{Event, NextHop, Router, RoutesError},
     snapshot,
+    succession::{Ancestor, SuccessionError},
+    tally::Tally,
 };
 
 #[derive(Clone, Debug)]
@@ -73,11 +88,15 @@ pub enum RunError {
     #[error(transparent)]
     Estate(#[from] EstateError),
     #[error(transparent)]
+    Listen(#[from] BindError),
+    #[error(transparent)]
     Kernel(#[from] KernelError),
     #[error(transparent)]
     Secret(#[from] SecretError),
     #[error(transparent)]
     Routes(#[from] RoutesError),
+    #[error(transparent)]
+    Succession(#[from] SuccessionError),
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
 }
@@ -90,6 +109,7 @@ impl RunError {
             Self::Configuration(_) | Self::Estate(_) => 78,
             Self::Kernel(error) if error.is_permission() => 77,
             Self::Secret(error) if error.is_permission() => 77,
+            Self::Listen(error) if error.is_permission() => 77,
             _ => 1,
         }
     }
@@ -103,23 +123,76 @@ impl RunError {
 /// When it cannot start. Once it runs, failures are logged, told by `status`, and tried again.
 pub async fn run(options: Options, questions: mpsc::Receiver<Question>) -> Result<(), RunError> {
     let lock = NodeLock::take(&options.node)?;
-    run_locked(options, lock, questions).await
+    run_with(options, lock.into(), questions).await
 }
 
-/// [`run`], for one who had to lock the node earlier, as before taking over its socket.
+/// [`run`], for one who had to lock the node earlier, as before taking over its socket or another process's work.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn run_locked(
+pub async fn run_with(
     options: Options,
-    lock: NodeLock,
+    possession: Possession,
     questions: mpsc::Receiver<Question>,
 ) -> Result<(), RunError> {
     // Before anything is attached: a signal during the start is then heard after it.
     let signals = Signals::listen().map_err(RunError::Signals)?;
-    let (controller, inbox) = Controller::start(options, lock).await?;
+    let ancestor = possession.ancestor;
+    let inherited = Inherited {
+        sockets: possession.sockets,
+        tickets: possession.tickets,
+    };
+    let (mut controller, inbox) =
+        Controller::start(options, possession.lock, inherited, possession.door).await?;
+    if let Some(ancestor) = ancestor {
+        controller.lock.own()?;
+        // It may have given up waiting and serves on; then the lock told this process nothing, and it ends.
+        ancestor.release()?;
+    }
     controller.serve(signals, inbox, questions).await;
     Ok(())
+}
+
+/// Whether [`run`] could go on with this configuration and these files.
+///
+/// # Errors
+/// As [`run`] for the configuration.
+pub fn rehearse(options: &Options) -> Result<(), RunError> {
+    let config = config::load(&options.config)?;
+    let estate = Estate::compile(config, &options.node, Labels::default(), 1)?;
+    let fatal: Vec<_> = Material::flaws(&estate.config, &options.node, SystemTime::now())
+        .into_iter()
+        .filter(|flaw| flaw.severity != Severity::Doubtful)
+        .collect();
+    if fatal.is_empty() {
+        Ok(())
+    } else {
+        Err(diagnostics(&estate.config, fatal).into())
+    }
+}
+
+/// What a process has of the node before it runs.
+#[derive(Debug)]
+pub struct Possession {
+    pub lock: NodeLock,
+    pub door: Option<Door>,
+    /// The process to succeed.
+    pub ancestor: Option<Ancestor>,
+    /// Its listening sockets.
+    pub sockets: Sockets,
+    pub tickets: TicketBook,
+}
+
+impl From<NodeLock> for Possession {
+    fn from(lock: NodeLock) -> Self {
+        Self {
+            lock,
+            door: None,
+            ancestor: None,
+            sockets: Sockets::default(),
+            tickets: TicketBook::default(),
+        }
+    }
 }
 
 /// What [`run`] would change, one line each; changes nothing.
@@ -136,6 +209,7 @@ struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    upgrade: Signal,
 }
 
 impl Signals {
@@ -144,14 +218,23 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            upgrade: signal(SignalKind::user_defined2())?,
         })
     }
+}
+
+/// What the process before left.
+#[derive(Debug, Default)]
+struct Inherited {
+    sockets: Sockets,
+    tickets: TicketBook,
 }
 
 /// Where news comes from.
 struct Inbox {
     observations: mpsc::Receiver<Observation<u32>>,
     events: mpsc::Receiver<Event>,
+    proxy: ProxyInbox,
 }
 
 struct Controller {
@@ -171,17 +254,27 @@ struct Controller {
     swept: BTreeMap<u32, u32>,
     in_service: bool,
     checks: Checks<u32>,
+    proxying: Proxying,
     router: Router,
     hops: BTreeMap<IpAddr, NextHop>,
     /// Clients' addresses that packets wanted resolved, and until when to care.
     wanted: BTreeMap<IpAddr, Instant>,
     troubles: Troubles,
     samples: Samples,
-    _lock: NodeLock,
+    /// When files that changed are read.
+    settling: Option<Instant>,
+    succession: Option<Succession>,
+    door: Option<Door>,
+    lock: NodeLock,
 }
 
 impl Controller {
-    async fn start(options: Options, lock: NodeLock) -> Result<(Self, Inbox), RunError> {
+    async fn start(
+        options: Options,
+        lock: NodeLock,
+        inherited: Inherited,
+        door: Option<Door>,
+    ) -> Result<(Self, Inbox), RunError> {
         let config = config::load(&options.config)?;
         let directory = options
             .state
@@ -201,12 +294,28 @@ impl Controller {
         });
         // Before anything is opened: a configuration that does not compile changes nothing.
         let draft = Estate::compile(config, &options.node, Labels::default(), 1)?;
+        let (mut proxying, proxy) = Proxying::new(
+            &options.node,
+            memory.wishes.clone(),
+            inherited.tickets,
+            inherited.sockets,
+            Tally::private(),
+        );
+        let proxy_draft = proxying
+            .draft(&draft.config, draft.sites.clone())
+            .map_err(|flaws| diagnostics(&draft.config, flaws))?;
+        proxying.bind(&proxy_draft)?;
         let sizes = Members::new(draft.sets(), &memory.added).sizes();
         let deployment = task::block_in_place(|| Deployment::open(&options.node, keys, sizes))?;
         let labels = Labels::restore(deployment.tables().labels.contents()?);
         let estate = Estate::compile(draft.config, &options.node, labels, 1)?;
         let (router, events) = Router::start().await?;
-        let (checks, observations) = Checks::new(probe);
+        let (checks, observations) =
+            Checks::new(Arc::new(|_, check, address| probe(check, address)));
+        let proxy_draft = proxying
+            .draft(&estate.config, estate.sites.clone())
+            .map_err(|flaws| diagnostics(&estate.config, flaws))?;
+        proxying.adopt(proxy_draft);
         if let Origin::Rebuilt(reason) = deployment.origin() {
             troubles.note(
                 "state",
@@ -242,19 +351,27 @@ impl Controller {
             balancing,
             members,
             checks,
+            proxying,
             router,
             troubles,
             samples: Samples::default(),
-            _lock: lock,
+            settling: None,
+            succession: None,
+            door,
+            lock,
         };
         let mut inbox = Inbox {
             observations,
             events,
+            proxy,
         };
         controller.aim();
         controller.look_around(&mut inbox).await;
         match task::block_in_place(|| controller.take_service()) {
-            Ok(()) => Ok((controller, inbox)),
+            Ok(()) => {
+                controller.proxying.start()?;
+                Ok((controller, inbox))
+            }
             Err(error) => {
                 // The first error is the one to tell.
                 let _ = controller.deployment.abandon();
@@ -267,11 +384,17 @@ impl Controller {
     async fn look_around(&mut self, inbox: &mut Inbox) {
         let patience = time::sleep(LOOK_AROUND);
         tokio::pin!(patience);
-        while !self.balancing.knows_all() || !self.knows_ways() {
+        while !self.balancing.knows_all()
+            || !self.knows_ways()
+            || !self.proxying.upstreams().knows_all()
+        {
             tokio::select! {
                 () = &mut patience => return,
                 Some(event) = inbox.events.recv() => self.learn(event),
                 Some(observation) = inbox.observations.recv() => self.observe(observation),
+                Some(observation) = inbox.proxy.observations.recv() => {
+                    self.proxying.observe(observation);
+                }
             }
         }
     }
@@ -310,8 +433,6 @@ impl Controller {
         mut questions: mpsc::Receiver<Question>,
     ) {
         let _sampler = self.samples.keep(self.options.node.clone());
-        let mut tick = time::interval(TICK);
-        tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         notify(State::Ready);
         tracing::info!(
             node = self.options.node,
@@ -319,9 +440,33 @@ impl Controller {
             "running"
         );
         loop {
+            match self.attend(&mut signals, &mut inbox, &mut questions).await {
+                Outcome::Stop => break,
+                Outcome::Succeeded(heir) => match self.hand_over(heir).await {
+                    Ok(()) => return self.retire(&mut signals).await,
+                    Err(error) => self.stay(&error),
+                },
+            }
+        }
+        notify(State::Stopping);
+        tracing::info!("ending; connections of the proxy may end by themselves");
+        end_proxy(self.proxying, Ending::Closed, &mut signals).await;
+        tracing::info!("stopped; the packet path stays in service, `foobar detach` removes it");
+    }
+
+    /// Until told to end, or until another process can take over.
+    async fn attend(
+        &mut self,
+        signals: &mut Signals,
+        inbox: &mut Inbox,
+        questions: &mut mpsc::Receiver<Question>,
+    ) -> Outcome {
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        loop {
             tokio::select! {
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
+                _ = signals.terminate.recv() => return Outcome::Stop,
+                _ = signals.interrupt.recv() => return Outcome::Stop,
                 _ = signals.hangup.recv() => {
                     notify(State::Reloading);
                     if let Err(refusal) = task::block_in_place(|| self.reload(Apply::Now)) {
@@ -329,16 +474,29 @@ impl Controller {
                     }
                     notify(State::Ready);
                 }
+                _ = signals.upgrade.recv() => task::block_in_place(|| self.raise(None)),
+                Some(heir) = raised(&mut self.succession) => match heir {
+                    Ok(heir) => return Outcome::Succeeded(heir),
+                    Err(error) => self.stay(&error),
+                },
                 Some(question) = questions.recv() => self.answer(question),
                 Some(observation) = inbox.observations.recv() => {
                     task::block_in_place(|| self.observe(observation));
+                }
+                Some(observation) = inbox.proxy.observations.recv() => {
+                    self.proxying.observe(observation);
+                }
+                Some(report) = inbox.proxy.reports.recv() => {
+                    let mut reports = vec![report];
+                    while let Ok(report) = inbox.proxy.reports.try_recv() {
+                        reports.push(report);
+                    }
+                    task::block_in_place(|| self.hear(reports));
                 }
                 Some(event) = inbox.events.recv() => task::block_in_place(|| self.learn(event)),
                 _ = tick.tick() => task::block_in_place(|| self.tick()),
             }
         }
-        notify(State::Stopping);
-        tracing::info!("stopped; the packet path stays in service, `foobar detach` removes it");
     }
 }
 
@@ -483,6 +641,7 @@ impl Controller {
             self.bring_members();
             self.keep_memory();
         }
+        self.tend_proxy(now);
         match hops::take_wanted(self.deployment.tables_mut()) {
             Ok(wanted) => self.want(wanted, now),
             Err(error) => tracing::warn!("{}", chain(&error)),
@@ -499,6 +658,81 @@ impl Controller {
                 self.troubles.clear("attachment");
             }
             Err(error) => self.troubles.grave("attachment", chain(&error)),
+        }
+    }
+
+    /// Offenders go where XDP drops them; the rest is for people.
+    fn hear(&mut self, reports: Vec<Report>) {
+        let mut offenders: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
+        for report in reports {
+            match report {
+                Report::Jail { site, set, client } => {
+                    tracing::warn!(%site, %client, set, "offends; jailed");
+                    offenders.entry(set).or_default().insert(client);
+                }
+                Report::Lost { site, backend } => {
+                    tracing::debug!(%site, %backend, "lost under a request");
+                }
+                Report::Ejected { site, backend, why } => {
+                    tracing::warn!(%site, %backend, why, "left out for a while");
+                }
+            }
+        }
+        for (set, clients) in offenders {
+            let elements: Vec<_> = clients.into_iter().map(IpNet::from).collect();
+            let jailed = self.change_members(|members, tables| {
+                members.add(&set, &elements, None, now(), tables)
+            });
+            match jailed {
+                Ok(_) => self.troubles.clear("jail"),
+                Err(refusal) => self
+                    .troubles
+                    .note("jail", format!("nobody is jailed: {refusal}")),
+            }
+        }
+    }
+
+    /// Workers, tickets, and files that changed on the disk.
+    fn tend_proxy(&mut self, now: Instant) {
+        match self.proxying.tick(now) {
+            Some(trouble) => self.troubles.note("tickets", trouble),
+            None => self.troubles.clear("tickets"),
+        }
+        if self.proxying.is_outdated() && self.settling.is_none() {
+            // Certificate and key are two files: whoever writes them gets a moment.
+            self.settling = Some(now + SETTLED_AFTER);
+        }
+        if self.settling.is_some_and(|due| due <= now) {
+            self.settling = None;
+            if let Err(refusal) = self.refresh_tls() {
+                self.proxying.note_stamps();
+                tracing::error!("{refusal}");
+            }
+        }
+    }
+
+    /// Certificates, keys and pages as they are on the disk now, or as they were.
+    fn refresh_tls(&mut self) -> Result<Response, Refusal> {
+        match self.proxying.refresh(&self.estate.config) {
+            Ok(()) => {
+                self.troubles.clear("tls");
+                let message = "certificates, keys and pages were read again".to_owned();
+                tracing::info!("{message}");
+                Ok(Response::Done { message })
+            }
+            Err(flaws) => {
+                let first = flaws
+                    .first()
+                    .map(|flaw| flaw.message.clone())
+                    .unwrap_or_default();
+                self.troubles.grave(
+                    "tls",
+                    format!("certificates cannot be renewed, those before go on: {first}"),
+                );
+                Err(Refusal::BadConfiguration {
+                    rendered: diagnostics(&self.estate.config, flaws).render(false, RENDER_WIDTH),
+                })
+            }
         }
     }
 
@@ -558,9 +792,21 @@ impl Controller {
         Ok(Response::Done { message })
     }
 
+    /// Of both balancers.
+    fn wishes(&self) -> balancing::Wishes {
+        let is_site = |label: &&String| label.starts_with("l7.");
+        let of_sites = self.proxying.upstreams().wishes().iter();
+        let of_vips = self.balancing.wishes().iter();
+        of_sites
+            .filter(|(label, _)| is_site(label))
+            .chain(of_vips.filter(|(label, _)| !is_site(label)))
+            .map(|(label, wish)| (label.clone(), *wish))
+            .collect()
+    }
+
     fn keep_memory(&mut self) {
         let memory = Memory {
-            wishes: self.balancing.wishes().clone(),
+            wishes: self.wishes(),
             added: self.members.added(),
         };
         match memory.keep(&self.directory) {
@@ -615,6 +861,7 @@ impl Controller {
                 }
             })?;
         let changes = config::diff(&self.estate.config, &next.config);
+        let proxy = self.draft_proxy(&next)?;
         if how == Apply::DryRun {
             return Ok(Reloaded {
                 applied: false,
@@ -625,7 +872,17 @@ impl Controller {
         let balancing = self.balancing.replanned(next.plan.clone(), Instant::now());
         let members = Members::new(next.sets(), &self.members.added());
         let desired = self.desire(&next, &balancing, &members);
-        self.bring_all(&desired, members.sizes())?;
+        self.proxying
+            .bind(&proxy)
+            .map_err(|error| Refusal::Failed {
+                message: chain(&error),
+            })?;
+        if let Err(refusal) = self.bring_all(&desired, members.sizes()) {
+            self.proxying.unbind();
+            return Err(refusal);
+        }
+        self.proxying.adopt(proxy);
+        self.troubles.clear("tls");
         if self.estate.config.admin != next.config.admin {
             tracing::warn!("the administration socket moves at the next start");
         }
@@ -641,6 +898,23 @@ impl Controller {
             generation,
             changes,
         })
+    }
+
+    /// What the next configuration's sites name; a doubt that is new is an error now, while what runs goes on.
+    fn draft_proxy(&mut self, next: &Estate) -> Result<proxying::Draft, Refusal> {
+        let bad = |flaws| Refusal::BadConfiguration {
+            rendered: diagnostics(&next.config, flaws).render(false, RENDER_WIDTH),
+        };
+        let draft = self
+            .proxying
+            .draft(&next.config, next.sites.clone())
+            .map_err(bad)?;
+        let doubts = self.proxying.new_doubts(&draft);
+        if doubts.is_empty() {
+            Ok(draft)
+        } else {
+            Err(bad(doubts))
+        }
     }
 
     /// All of it, or what was before.
@@ -699,6 +973,12 @@ impl Controller {
             });
             return;
         }
+        if let Request::Upgrade = question.request {
+            // The answer comes when the other process serves, or does not.
+            let answer = question.answer;
+            task::block_in_place(|| self.raise(Some(answer)));
+            return;
+        }
         let answer = task::block_in_place(|| self.respond(question.request));
         // The one who asked may have gone.
         let _ = question.answer.send(answer);
@@ -743,6 +1023,20 @@ impl Controller {
                 service,
                 backend,
                 wish,
+            } if self.is_site(&service) => {
+                let message = self
+                    .proxying
+                    .upstreams_mut()
+                    .wish(&service, &backend, wish)?;
+                self.proxying.tell();
+                self.keep_memory();
+                tracing::info!("{message}");
+                Ok(Response::Done { message })
+            }
+            Request::BackendState {
+                service,
+                backend,
+                wish,
             } => {
                 let message = self
                     .balancing
@@ -753,8 +1047,19 @@ impl Controller {
                 Ok(Response::Done { message })
             }
             Request::Explain(packet) => self.explain(&packet),
+            Request::Certificates => Ok(Response::Certificates(self.proxying.certificates())),
+            Request::TlsReload => self.refresh_tls(),
+            Request::Upgrade => Err(Refusal::Failed {
+                message: "an upgrade is answered by the other process".to_owned(),
+            }),
             Request::ConfigShow => Ok(Response::ConfigText(config::show(&self.estate.config))),
         }
+    }
+
+    /// `l7.www`; `www` where no `l4.www` is.
+    fn is_site(&self, service: &str) -> bool {
+        let is_l4 = self.estate.services().any(|known| known.name == service);
+        self.proxying.upstreams().has(service) && !service.starts_with("l4.") && !is_l4
     }
 
     fn rule_lines(&self) -> Result<Vec<crate::admin::api::RuleLine>, Refusal> {
@@ -836,7 +1141,7 @@ fn probe(
     address: std::net::SocketAddr,
 ) -> std::pin::Pin<Box<dyn Future<Output = Result<Duration, String>> + Send>> {
     Box::pin(async move {
-        crate::probe::run(&check, address)
+        crate::probe::run(&check, address, None)
             .await
             .map_err(|error| chain(&error))
     })
@@ -880,3 +1185,4 @@ const WANTED_FOR: Duration = Duration::from_secs(60);
 /// A scan from spoofed addresses must not make the router watch the whole link.
 const MOST_WANTED: usize = 256;
 const RENDER_WIDTH: usize = 120;
+const SETTLED_AFTER: Duration = Duration::from_secs(1);

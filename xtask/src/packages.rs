@@ -44,6 +44,15 @@ pub const LAB: &[Need] = &[
     need("wrk", "wrk"),
     need("ping", "iputils-ping"),
     need("nc", "netcat-openbsd"),
+    need("pebble", "pebble"),
+    need(
+        "/usr/lib/python3/dist-packages/websockets/__init__.py",
+        "python3-websockets",
+    ),
+    need(
+        "/usr/lib/python3/dist-packages/grpc/__init__.py",
+        "python3-grpcio",
+    ),
 ];
 
 const fn need(program: &'static str, package: &'static str) -> Need {

@@ -1,11 +1,20 @@
 //! The socket's end in the controller: a line of JSON in, a line of JSON out, one question a connection.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{fs::PermissionsExt as _, net},
+    },
+    path::Path,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot},
+    task::AbortHandle,
     time::timeout,
 };
 
@@ -31,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When the path cannot be bound.
-pub fn listen(path: &Path) -> Result<UnixListener, ListenError> {
+pub fn listen(path: &Path) -> Result<net::UnixListener, ListenError> {
     let failed = |source| ListenError {
         path: path.display().to_string(),
         source,
@@ -43,13 +52,62 @@ pub fn listen(path: &Path) -> Result<UnixListener, ListenError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
+    let listener = net::UnixListener::bind(path).map_err(failed)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
     Ok(listener)
 }
 
+/// Where questions come in; closed for a while when another process shall answer them.
+#[derive(Debug)]
+pub struct Door {
+    listener: net::UnixListener,
+    questions: mpsc::Sender<Question>,
+    open: Option<AbortHandle>,
+}
+
+impl Door {
+    /// Needs a runtime.
+    ///
+    /// # Errors
+    /// When the socket cannot be listened on.
+    pub fn open(listener: net::UnixListener) -> io::Result<(Self, mpsc::Receiver<Question>)> {
+        listener.set_nonblocking(true)?;
+        let (questions, inbox) = mpsc::channel(16);
+        let mut door = Self {
+            listener,
+            questions,
+            open: None,
+        };
+        door.reopen()?;
+        Ok((door, inbox))
+    }
+
+    /// # Errors
+    /// When the socket cannot be listened on.
+    pub fn reopen(&mut self) -> io::Result<()> {
+        let listener = UnixListener::from_std(self.listener.try_clone()?)?;
+        let task = tokio::spawn(serve(listener, self.questions.clone()));
+        self.close();
+        self.open = Some(task.abort_handle());
+        Ok(())
+    }
+
+    /// Who asks from now on waits.
+    pub fn close(&mut self) {
+        if let Some(task) = self.open.take() {
+            task.abort();
+        }
+    }
+}
+
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
 /// Hands questions to the controller until it is gone.
-pub async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) {
+async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) {
     while !questions.is_closed() {
         match listener.accept().await {
             Ok((stream, _)) => {

@@ -150,6 +150,13 @@ pub enum Command {
         #[command(subcommand)]
         what: BackendCommand,
     },
+    /// Certificates of the sites.
+    Tls {
+        #[command(subcommand)]
+        what: TlsCommand,
+    },
+    /// Lets the binary on the disk take over, with its listening sockets, and no connection is lost. As SIGUSR2.
+    Upgrade,
     /// Removes the programs and everything that they kept from the kernel.
     Detach {
         /// Interfaces by their names in the file (`wan`) or their devices.
@@ -279,6 +286,17 @@ pub enum BackendCommand {
         backend: String,
         weight: u16,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TlsCommand {
+    List,
+    /// The certificates of one service, by `www` or `l7.www`.
+    Show {
+        service: String,
+    },
+    /// Reads certificates, keys and pages again; mistakes change nothing.
+    Reload,
 }
 
 #[derive(Debug, Subcommand)]

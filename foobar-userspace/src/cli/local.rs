@@ -3,16 +3,25 @@
 use std::{
     error::Error,
     io::{self, IsTerminal as _},
+    os::unix::net::UnixListener,
+    time::SystemTime,
 };
 
 use foobar::{
-    admin, balancer,
-    controller::{self, Options},
+    admin::{self, Door},
+    balancer,
+    config::{Config, Diagnostics},
+    controller::{self, Options, Possession},
     firewall,
     kernel::{self, NodeLock, Which},
     labels::Labels,
+    proxy::{
+        material::{Material, TicketBook},
+        sockets::Sockets,
+        tls::Severity,
+    },
+    succession::Ancestor,
 };
-use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -26,15 +35,41 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     log(arguments.verbose);
     let options = options(arguments)?;
     let socket = super::socket(arguments)?;
-    // Before the socket: a second controller must not take it from the first.
-    let lock = NodeLock::take(&options.node)?;
+    let ancestor = Ancestor::of_this_process().map_err(|error| Failure::failed(&error))?;
+    let (mut possession, listener) = match ancestor {
+        Some(ancestor) => inherit(&options, ancestor)?,
+        None => {
+            // Before the socket: a second controller must not take it from the first.
+            let lock = NodeLock::take(&options.node)?;
+            let listener = admin::listen(&socket).map_err(|error| Failure::failed(&error))?;
+            (Possession::from(lock), listener)
+        }
+    };
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::failed(&error))?;
     runtime.block_on(async {
-        let listener = admin::listen(&socket).map_err(|error| Failure::failed(&error))?;
-        let (questions, receiver) = mpsc::channel(16);
-        tokio::spawn(admin::serve(listener, questions));
-        Ok(controller::run_locked(options, lock, receiver).await?)
+        let (door, questions) = Door::open(listener).map_err(|error| Failure::failed(&error))?;
+        possession.door = Some(door);
+        Ok(controller::run_with(options, possession, questions).await?)
     })
+}
+
+/// All that the process before has, once this one has seen that it could serve.
+fn inherit(
+    options: &Options,
+    mut ancestor: Ancestor,
+) -> Result<(Possession, UnixListener), Failure> {
+    controller::rehearse(options)?;
+    let inheritance = ancestor
+        .succeed()
+        .map_err(|error| Failure::failed(&error))?;
+    let possession = Possession {
+        lock: NodeLock::inherited(inheritance.lock),
+        door: None,
+        ancestor: Some(ancestor),
+        sockets: Sockets::adopt(inheritance.sockets),
+        tickets: TicketBook::inherited(&inheritance.estate.tickets, SystemTime::now()),
+    };
+    Ok((possession, inheritance.admin.into()))
 }
 
 /// What [`run`] would put into the kernel.
@@ -69,6 +104,7 @@ fn log(verbose: u8) {
 
 pub fn check(arguments: &Arguments) -> Result<(), Failure> {
     let config = super::load(arguments)?;
+    look_at_files(arguments, &config)?;
     for node in config.nodes.keys() {
         let bad = |error: &dyn Error| Failure::new(Status::BadConfiguration, error);
         let mut labels = Labels::default();
@@ -92,6 +128,34 @@ pub fn check(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     say(&format!("{} is good\n", arguments.config.display()))
+}
+
+/// Certificates, keys and pages. From a machine that is none of the nodes, what is not there is elsewhere.
+fn look_at_files(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
+    let here = super::node(arguments).ok();
+    let mut bad = Vec::new();
+    for node in config.nodes.keys() {
+        let is_this = here.as_ref() == Some(node);
+        if here.is_some() && !is_this {
+            continue;
+        }
+        for flaw in Material::flaws(config, node, SystemTime::now()) {
+            let passes = match flaw.severity {
+                Severity::Absent => !is_this,
+                Severity::Unseen => true,
+                Severity::Doubtful | Severity::Fatal => false,
+            };
+            if passes {
+                say(&format!("{node}: not looked at: {}\n", flaw.message))?;
+            } else {
+                bad.push((flaw.place, flaw.message, flaw.cure));
+            }
+        }
+    }
+    if bad.is_empty() {
+        return Ok(());
+    }
+    Err(Diagnostics::about_things_named(&config.path, bad).into())
 }
 
 pub fn detach(arguments: &Arguments, which: &Which) -> Result<(), Failure> {

@@ -7,9 +7,11 @@ mod endpoints;
 mod firewall;
 mod hosts;
 mod l4;
+mod l7;
 mod later;
 mod limits;
 mod nodes;
+mod secret;
 mod sets;
 
 use std::{
@@ -40,6 +42,7 @@ pub(super) fn estate(
     let nodes = nodes::read(root, problems);
     let policies = firewall::read(root, &hosts, problems);
     let l4 = l4::read(root, &hosts, &nodes, problems);
+    let l7 = l7::read(root, path, &hosts, &l4, problems);
     later::check(root, &hosts, problems);
     Some(Config {
         path: path.to_owned(),
@@ -49,6 +52,8 @@ pub(super) fn estate(
         nodes,
         policies,
         l4,
+        l7,
+        proxy: l7::proxy(root),
         admin: admin(root),
     })
     .filter(|_| problems.is_empty())

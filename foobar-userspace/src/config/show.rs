@@ -1,5 +1,7 @@
 //! The configuration in effect, as TOML: defaults filled in, hosts resolved; read again, it means the same.
 
+mod l7;
+
 use std::{fmt::Write as _, time::Duration};
 
 use ipnet::IpNet;
@@ -22,6 +24,10 @@ pub fn show(config: &Config) -> String {
     for service in config.l4.values() {
         text.push_str(&service_section(service));
     }
+    for service in config.l7.values() {
+        text.push_str(&l7::service(service));
+    }
+    section(&mut text, "proxy", l7::proxy(config).into_iter());
     let socket = quoted(&config.admin.socket.to_string_lossy());
     section(
         &mut text,
@@ -204,6 +210,10 @@ fn check(check: &Check) -> String {
         Probe::Tcp => keys.add("tcp", true),
         Probe::Http { path, expect } => {
             keys.text("http", path);
+            keys.add("expect", expect);
+        }
+        Probe::Https { path, expect } => {
+            keys.text("https", path);
             keys.add("expect", expect);
         }
     }

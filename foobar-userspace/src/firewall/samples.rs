@@ -41,6 +41,8 @@ pub(super) fn estate(policy: Policy) -> Config {
         nodes: [(NODE.to_owned(), node)].into(),
         policies: [(policy.name.clone(), policy)].into(),
         l4: BTreeMap::new(),
+        l7: BTreeMap::new(),
+        proxy: crate::config::Proxy::default(),
         admin: Admin {
             socket: PathBuf::from("/run/foobar/admin.sock"),
         },
