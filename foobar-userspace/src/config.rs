@@ -5,9 +5,13 @@ mod diagnostics;
 mod diff;
 mod grammar;
 mod meaning;
+mod monitor;
 mod names;
 mod nearest;
+mod places;
+mod quantity;
 mod schema;
+mod secret;
 mod show;
 mod tree;
 mod words;
@@ -29,7 +33,13 @@ use ipnet::IpNet;
 pub use self::{
     diagnostics::{Diagnostic, Diagnostics},
     diff::diff,
+    monitor::{
+        AccessFormat, AccessLog, Alert, DropLog, Listen, Log, LogFile, LogTo, Metric, Monitor,
+        Notify, NotifyBy, Otlp, Quantile, Severity, Side, Signals, SumoLogic, Threshold,
+    },
+    quantity::{Quantity, Unit},
     schema::schema,
+    secret::{Revealed, Secret, SecretError},
     show::{rule as show_rule, show},
     words::Misread,
 };
@@ -81,6 +91,11 @@ pub struct Config {
     pub policies: BTreeMap<String, Policy>,
     /// L4 services by name (`plain` for `[l4.plain]`).
     pub l4: BTreeMap<String, L4Service>,
+    pub monitor: Monitor,
+    /// In the order of the file.
+    pub alerts: Vec<Alert>,
+    pub notify: BTreeMap<String, Notify>,
+    pub log: Log,
     pub admin: Admin,
 }
 
@@ -278,6 +293,9 @@ pub enum Probe {
 pub struct Admin {
     /// May hold `{node}`; see [`Admin::socket_of`].
     pub socket: PathBuf,
+    /// Whose members may ask on the socket.
+    pub group: Option<String>,
+    pub dashboard: Option<Listen>,
 }
 
 impl Admin {

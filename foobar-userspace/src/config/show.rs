@@ -1,5 +1,7 @@
 //! The configuration in effect, as TOML: defaults filled in, hosts resolved; read again, it means the same.
 
+mod monitor;
+
 use std::{fmt::Write as _, time::Duration};
 
 use ipnet::IpNet;
@@ -22,12 +24,7 @@ pub fn show(config: &Config) -> String {
     for service in config.l4.values() {
         text.push_str(&service_section(service));
     }
-    let socket = quoted(&config.admin.socket.to_string_lossy());
-    section(
-        &mut text,
-        "admin",
-        [("socket".to_owned(), socket)].into_iter(),
-    );
+    text.push_str(&monitor::show(config));
     text
 }
 
