@@ -27,7 +27,7 @@ pub use self::{
     counters::{Counters, Fill, Interface as InterfaceCounters},
     error::KernelError,
     lock::NodeLock,
-    pinned::{Which, detach},
+    pinned::{Seat, Which, detach, seat},
     table::{
         ArrayTable, CounterTable, Difference, Field, HashTable, Prefix, PrefixTable, Sum, Table,
         Tables, label,

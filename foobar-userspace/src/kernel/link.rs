@@ -380,13 +380,7 @@ fn occupied(hook: &Hook, mode: IngressMode) -> KernelError {
         .flatten()
         .and_then(|device| device.xdp);
     let program = match other {
-        Some(other) => format!(
-            "id {}{}",
-            other.program,
-            name_of(other.program)
-                .map(|name| format!(" `{name}`"))
-                .unwrap_or_default()
-        ),
+        Some(other) => describe_program(other.program),
         None => "unknown to rtnetlink".to_owned(),
     };
     let native = other.map_or(mode == IngressMode::Native, |other| other.native);
@@ -396,6 +390,19 @@ fn occupied(hook: &Hook, mode: IngressMode) -> KernelError {
         program,
         way_out: if native { "xdp" } else { "xdpgeneric" },
     }
+}
+
+/// `id 7`, with its name where it has one.
+pub(super) fn describe_program(program: u32) -> String {
+    let name = name_of(program)
+        .map(|name| format!(" `{name}`"))
+        .unwrap_or_default();
+    format!("id {program}{name}")
+}
+
+/// The program of the link at this pin, where there is one.
+pub(super) fn pinned_program(path: &Path) -> Option<u32> {
+    program_of(&PinnedLink::from_pin(path).ok()?.into())
 }
 
 fn name_of(program: u32) -> Option<String> {

@@ -5,6 +5,7 @@ use foobar_ebpf::abi::LabelKey;
 use super::{
     Counters, Direction, Fill, KernelError, NodeLock,
     bpffs::{self, Pins},
+    device::Device,
     link,
     table::Tables,
 };
@@ -88,6 +89,45 @@ pub fn counters(node: &str) -> Result<Counters, KernelError> {
 pub fn fill(node: &str) -> Result<Vec<Fill>, KernelError> {
     let pins = deployed(node)?;
     Tables::open(&pins.maps())?.fill()
+}
+
+/// Whose XDP program a device has.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Seat {
+    NoDevice,
+    Free,
+    /// This node's own.
+    Foobar {
+        native: bool,
+    },
+    Other {
+        /// `id 7` or ``id 7 `xdp_pass` ``.
+        program: String,
+        native: bool,
+    },
+}
+
+/// What sits on an interface's device; attaches nothing.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn seat(node: &str, interface: &str, device: &str) -> Result<Seat, KernelError> {
+    let Some(device) = Device::named(device)? else {
+        return Ok(Seat::NoDevice);
+    };
+    let Some(xdp) = device.xdp else {
+        return Ok(Seat::Free);
+    };
+    let native = xdp.native;
+    let pin = Pins::of(node).link(interface, Direction::Ingress);
+    Ok(if link::pinned_program(&pin) == Some(xdp.program) {
+        Seat::Foobar { native }
+    } else {
+        Seat::Other {
+            program: link::describe_program(xdp.program),
+            native,
+        }
+    })
 }
 
 pub(super) fn device_of(tables: &Tables, interface: &str) -> Result<Option<String>, KernelError> {

@@ -1,0 +1,165 @@
+//! `foobar doctor`: looks at the machine, the names and the controller, and tells what pure judgement makes of it.
+
+use std::{fs, io};
+
+use foobar::{
+    admin::{
+        api::{Maps, Request, Response, Status as NodeStatus},
+        client::{self, ClientError},
+    },
+    config::Config,
+    doctor::{self, Finding, Grade},
+    kernel::{self, KernelError, pinned},
+    names::{self, NameServer, NamesError},
+    snapshot,
+};
+use serde::Serialize;
+
+use super::{
+    arguments::Arguments,
+    failure::{Failure, Status, chain},
+    output::{self, Columns, text},
+};
+
+#[derive(Serialize)]
+struct Report<'a> {
+    node: &'a str,
+    findings: &'a [Finding],
+}
+
+/// `names`: who resolves the names of the file; nobody when there is to be no question on the network.
+pub fn run(arguments: &Arguments, names: Option<NameServer>) -> Result<(), Failure> {
+    let node = super::node(arguments)?;
+    let config = super::load(arguments)?;
+    let mut findings = machine();
+    findings.extend(interfaces(&config, &node)?);
+    if let Some(server) = names {
+        findings.extend(of_names(&config, server)?);
+    }
+    findings.extend(controller(arguments, &config, &node)?);
+    output::present(
+        arguments.output,
+        "doctor",
+        &Report {
+            node: &node,
+            findings: &findings,
+        },
+        || table(&findings),
+    )?;
+    let failures = findings
+        .iter()
+        .filter(|finding| finding.grade == Grade::Fail)
+        .count();
+    match failures {
+        0 => Ok(()),
+        1 => Err(Failure::told(Status::Failed, "1 finding must be mended")),
+        many => Err(Failure::told(
+            Status::Failed,
+            format!("{many} findings must be mended"),
+        )),
+    }
+}
+
+fn machine() -> Vec<Finding> {
+    let read = |path: &str| fs::read_to_string(path);
+    vec![
+        doctor::kernel(&read("/proc/sys/kernel/osrelease").unwrap_or_default()),
+        doctor::capabilities(&read("/proc/self/status").unwrap_or_default()),
+        doctor::bpf_compiler(read("/proc/sys/net/core/bpf_jit_enable").ok().as_deref()),
+    ]
+}
+
+fn interfaces(config: &Config, node: &str) -> Result<Vec<Finding>, Failure> {
+    let Some(known) = config.nodes.get(node) else {
+        return Err(super::no_such_node(config, node));
+    };
+    let mut findings = Vec::new();
+    for interface in &known.interfaces {
+        match kernel::seat(node, &interface.name, &interface.device) {
+            Ok(seat) => findings.push(doctor::interface(interface, &seat)),
+            Err(error) => findings.push(Finding::fail(
+                format!("interface {}", interface.name),
+                chain(&error),
+                "run as root",
+            )),
+        }
+    }
+    Ok(findings)
+}
+
+fn of_names(config: &Config, server: NameServer) -> Result<Vec<Finding>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error: io::Error| Failure::failed(&error))?;
+    let named = config
+        .hosts
+        .values()
+        .flat_map(|host| host.names.iter().map(move |name| (name, &host.public)));
+    Ok(named
+        .map(|(name, public)| {
+            let answer = runtime
+                .block_on(names::addresses(name, server))
+                .map_err(|error: NamesError| chain(&error));
+            doctor::name(name, public, &answer)
+        })
+        .collect())
+}
+
+fn controller(arguments: &Arguments, config: &Config, node: &str) -> Result<Vec<Finding>, Failure> {
+    let socket = arguments
+        .socket
+        .clone()
+        .unwrap_or_else(|| config.admin.socket_of(node));
+    let mut findings = match client::ask(&socket, &Request::Status) {
+        Ok(Response::Status(status)) => of_status(&status),
+        Ok(_) => Vec::new(),
+        Err(ClientError::NotRunning { .. }) => vec![not_running(node)],
+        Err(error) => return Err(error.into()),
+    };
+    match snapshot::of_pins(node, Maps::Counted) {
+        Ok(snapshot) => findings.extend(doctor::maps(&snapshot.maps)),
+        Err(KernelError::NotDeployed { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(findings)
+}
+
+fn of_status(status: &NodeStatus) -> Vec<Finding> {
+    doctor::controller(status, env!("CARGO_PKG_VERSION"))
+}
+
+fn not_running(node: &str) -> Finding {
+    if pinned::counters(node).is_ok() {
+        Finding::fail(
+            "controller",
+            "does not run; the packet path serves on without it",
+            format!("start it: foobar run --node {node}"),
+        )
+    } else {
+        Finding::warn(
+            "controller",
+            "does not run, and nothing of this node is in the kernel",
+            format!("start it: foobar run --node {node}"),
+        )
+    }
+}
+
+fn table(findings: &[Finding]) -> String {
+    let mut columns = Columns::new(&["", "SUBJECT", "FINDING"]);
+    for finding in findings {
+        columns.row(vec![
+            match finding.grade {
+                Grade::Ok => output::good("ok"),
+                Grade::Warn => output::doubtful("warn"),
+                Grade::Fail => output::bad("FAIL"),
+            },
+            text(&finding.subject),
+            text(&finding.text),
+        ]);
+        if let Some(repair) = &finding.repair {
+            columns.row(vec![text(""), text(""), text(format!("cure: {repair}"))]);
+        }
+    }
+    columns.text()
+}

@@ -1,0 +1,102 @@
+//! What a command does by itself: serve a node, check a file, take programs off.
+
+use std::{
+    error::Error,
+    io::{self, IsTerminal as _},
+};
+
+use foobar::{
+    admin, balancer,
+    controller::{self, Options},
+    firewall,
+    kernel::{self, NodeLock, Which},
+    labels::Labels,
+};
+use tokio::sync::mpsc;
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    arguments::Arguments,
+    failure::{Failure, Status},
+    output::{colors, say},
+};
+
+/// Serves a node until it is told to end.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    log(arguments.verbose);
+    let options = options(arguments)?;
+    let socket = super::socket(arguments)?;
+    // Before the socket: a second controller must not take it from the first.
+    let lock = NodeLock::take(&options.node)?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::failed(&error))?;
+    runtime.block_on(async {
+        let listener = admin::listen(&socket).map_err(|error| Failure::failed(&error))?;
+        let (questions, receiver) = mpsc::channel(16);
+        tokio::spawn(admin::serve(listener, questions));
+        Ok(controller::run_locked(options, lock, receiver).await?)
+    })
+}
+
+/// What [`run`] would put into the kernel.
+pub fn dry_run(arguments: &Arguments) -> Result<(), Failure> {
+    for line in controller::dry_run(&options(arguments)?)? {
+        say(&format!("{line}\n"))?;
+    }
+    Ok(())
+}
+
+fn options(arguments: &Arguments) -> Result<Options, Failure> {
+    Ok(Options {
+        config: arguments.config.clone(),
+        node: super::node(arguments)?,
+        state: None,
+    })
+}
+
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("FOOBAR_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colors(io::stderr().is_terminal()))
+        .init();
+}
+
+pub fn check(arguments: &Arguments) -> Result<(), Failure> {
+    let config = super::load(arguments)?;
+    for node in config.nodes.keys() {
+        let bad = |error: &dyn Error| Failure::new(Status::BadConfiguration, error);
+        let mut labels = Labels::default();
+        let ruleset =
+            firewall::compile(&config, node, &mut labels, 1).map_err(|error| bad(&error))?;
+        let plan = balancer::plan(&config, node, &mut labels).map_err(|error| bad(&error))?;
+        let rules: usize = ruleset.report.values().map(|policy| policy.rules).sum();
+        say(&format!(
+            "{node}: {} interfaces, {} policies with {rules} rules, {} vips, {} backends\n",
+            ruleset.interfaces.len(),
+            ruleset.report.len(),
+            plan.vips.len(),
+            plan.backends.len()
+        ))?;
+        for (policy, report) in &ruleset.report {
+            for rule in &report.unreachable {
+                say(&format!(
+                    "{node}: warning: rule {policy}/{rule} never matches: earlier rules take all of its packets\n"
+                ))?;
+            }
+        }
+    }
+    say(&format!("{} is good\n", arguments.config.display()))
+}
+
+pub fn detach(arguments: &Arguments, which: &Which) -> Result<(), Failure> {
+    for interface in kernel::detach(&super::node(arguments)?, which)? {
+        say(&format!("{interface}\n"))?;
+    }
+    Ok(())
+}

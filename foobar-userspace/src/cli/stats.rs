@@ -1,0 +1,400 @@
+//! `foobar stats`: counters as tables, part by part.
+
+use comfy_table::Cell;
+use foobar::admin::api::{BackendCounters, BackendState, Count, Snapshot, TrafficCount};
+use foobar_ebpf::verdict::Reason;
+
+use super::{
+    arguments::{Output, Part},
+    output::{self, Columns, number, short_rate, short_total, text},
+};
+
+/// Only what was asked for: the rows of one part, and of those the ones whose name contains the filter.
+pub fn narrow(snapshot: &mut Snapshot, part: Option<Part>, filter: Option<&str>) {
+    let holds = |name: &str| filter.is_none_or(|filter| name.contains(filter));
+    let wants = |parts: &[Part]| part.is_none_or(|part| parts.contains(&part));
+    if !wants(&[Part::Services, Part::Backends]) {
+        snapshot.services.clear();
+    }
+    if !wants(&[Part::Rules]) {
+        snapshot.rules.clear();
+    }
+    if !wants(&[Part::Drops, Part::Interfaces]) {
+        snapshot.interfaces.clear();
+    }
+    if !wants(&[Part::Maps]) {
+        snapshot.maps.clear();
+    }
+    snapshot
+        .rules
+        .retain(|rule| holds(&rule_name(&rule.policy, &rule.rule)));
+    snapshot.maps.retain(|map| holds(&map.name));
+    for interface in &mut snapshot.interfaces {
+        for verdicts in interface.verdicts.values_mut() {
+            verdicts.retain(|reason, _| {
+                let is_asked = part != Some(Part::Drops) || drops(reason);
+                is_asked && (holds(reason) || holds(&interface.name))
+            });
+        }
+    }
+    for service in &mut snapshot.services {
+        if !holds(&service.name) && !holds(&service.vip) {
+            service
+                .backends
+                .retain(|backend| holds(&backend_name(backend)));
+        }
+    }
+    snapshot.services.retain(|service| {
+        holds(&service.name) || holds(&service.vip) || !service.backends.is_empty()
+    });
+}
+
+/// The tables of the parts that were asked for.
+pub fn tables(snapshot: &Snapshot, part: Option<Part>, output: Output) -> String {
+    let tables = match part {
+        None => vec![
+            services(snapshot, output),
+            rules(snapshot),
+            drops_table(snapshot),
+        ],
+        Some(Part::Services) => vec![services(snapshot, output)],
+        Some(Part::Backends) => vec![backends(snapshot, output)],
+        Some(Part::Rules) => vec![rules(snapshot)],
+        Some(Part::Drops) => vec![drops_table(snapshot)],
+        Some(Part::Interfaces) => vec![interfaces(snapshot)],
+        Some(Part::Maps) => vec![maps(snapshot)],
+    };
+    tables.join("\n")
+}
+
+fn services(snapshot: &Snapshot, output: Output) -> String {
+    let mut columns = traffic_columns("SERVICE / BACKEND", output);
+    for service in &snapshot.services {
+        let up = service
+            .backends
+            .iter()
+            .filter(|backend| backend.state == Some(BackendState::Up))
+            .count();
+        let is_known = service
+            .backends
+            .iter()
+            .any(|backend| backend.state.is_some());
+        let state = if is_known {
+            text(format!("{up}/{}", service.backends.len()))
+        } else {
+            text("-")
+        };
+        let name = text(format!("{} {}", service.name, service.vip));
+        columns.row(traffic_row(name, text(""), state, &service.traffic, output));
+        for backend in &service.backends {
+            let name = text(format!("  -> {}", backend_name(backend)));
+            columns.row(backend_row(name, backend, output));
+        }
+    }
+    columns.text()
+}
+
+fn backends(snapshot: &Snapshot, output: Output) -> String {
+    let mut columns = traffic_columns("BACKEND", output);
+    for service in &snapshot.services {
+        for backend in &service.backends {
+            let name = text(format!("{} {}", service.name, backend_name(backend)));
+            columns.row(backend_row(name, backend, output));
+        }
+    }
+    columns.text()
+}
+
+fn traffic_columns(first: &str, output: Output) -> Columns {
+    let mut heads = vec![first, "WT", "STATE", "CONN/s", "IN/s", "OUT/s"];
+    if output == Output::Wide {
+        heads.extend(["PKTS IN/s", "PKTS OUT/s"]);
+    }
+    heads.extend(["CONNS", "PKTS IN", "BYTES IN", "PKTS OUT", "BYTES OUT"]);
+    Columns::new(&heads)
+}
+
+fn backend_row(name: Cell, backend: &BackendCounters, output: Output) -> Vec<Cell> {
+    let weight = backend.weight.map_or_else(|| text("-"), number);
+    traffic_row(name, weight, state(backend.state), &backend.traffic, output)
+}
+
+fn traffic_row(
+    name: Cell,
+    weight: Cell,
+    state: Cell,
+    traffic: &TrafficCount,
+    output: Output,
+) -> Vec<Cell> {
+    let rate = traffic.per_second;
+    let mut cells = vec![name, weight, state];
+    let mut rates = vec![
+        rate.map(|rate| rate.qps),
+        rate.map(|rate| rate.bytes_in),
+        rate.map(|rate| rate.bytes_out),
+    ];
+    if output == Output::Wide {
+        rates.push(rate.map(|rate| rate.packets_in));
+        rates.push(rate.map(|rate| rate.packets_out));
+    }
+    cells.extend(rates.into_iter().map(|rate| number(short_rate(rate))));
+    let totals = [
+        traffic.connections,
+        traffic.packets_in,
+        traffic.bytes_in,
+        traffic.packets_out,
+        traffic.bytes_out,
+    ];
+    cells.extend(totals.into_iter().map(|total| number(short_total(total))));
+    cells
+}
+
+/// How a backend's state is written everywhere.
+pub fn state(state: Option<BackendState>) -> Cell {
+    match state {
+        Some(BackendState::Up) => output::good("up"),
+        Some(BackendState::Down) => output::bad("DOWN"),
+        Some(BackendState::Drain) => output::doubtful("drain"),
+        Some(BackendState::Disabled) => output::doubtful("disabled"),
+        Some(BackendState::Unknown) => output::doubtful("unknown"),
+        None => text("-"),
+    }
+}
+
+fn rules(snapshot: &Snapshot) -> String {
+    let mut columns = Columns::new(&["RULE", "PKTS/s", "BYTES/s", "PKTS", "BYTES"]);
+    for rule in &snapshot.rules {
+        let mut row = vec![text(rule_name(&rule.policy, &rule.rule))];
+        row.extend(count_cells(&rule.count));
+        columns.row(row);
+    }
+    columns.text()
+}
+
+fn drops_table(snapshot: &Snapshot) -> String {
+    let mut columns = Columns::new(&[
+        "DROP REASON",
+        "INTERFACE",
+        "DIRECTION",
+        "PKTS/s",
+        "BYTES/s",
+        "PKTS",
+        "BYTES",
+    ]);
+    let mut rows: Vec<_> = verdicts(snapshot)
+        .filter(|verdict| drops(verdict.reason))
+        .collect();
+    rows.sort_by_key(|verdict| std::cmp::Reverse(verdict.count.packets));
+    for verdict in rows {
+        let mut row = vec![
+            text(verdict.reason),
+            text(verdict.interface),
+            text(verdict.direction),
+        ];
+        row.extend(count_cells(verdict.count));
+        columns.row(row);
+    }
+    columns.text()
+}
+
+fn interfaces(snapshot: &Snapshot) -> String {
+    let mut columns = Columns::new(&[
+        "INTERFACE",
+        "DIRECTION",
+        "VERDICT",
+        "PKTS/s",
+        "BYTES/s",
+        "PKTS",
+        "BYTES",
+    ]);
+    for verdict in verdicts(snapshot) {
+        let reason = if drops(verdict.reason) {
+            format!("drop: {}", verdict.reason)
+        } else {
+            verdict.reason.to_owned()
+        };
+        let mut row = vec![
+            text(verdict.interface),
+            text(verdict.direction),
+            text(reason),
+        ];
+        row.extend(count_cells(verdict.count));
+        columns.row(row);
+    }
+    columns.text()
+}
+
+fn maps(snapshot: &Snapshot) -> String {
+    let mut columns = Columns::new(&["MAP", "ENTRIES", "OF", "USED"]);
+    for map in &snapshot.maps {
+        let percent = map.entries.saturating_mul(100) / map.max_entries.max(1);
+        columns.row(vec![
+            text(&map.name),
+            number(map.entries),
+            number(map.max_entries),
+            number(format!("{percent}%")),
+        ]);
+    }
+    columns.text()
+}
+
+struct Verdict<'a> {
+    interface: &'a str,
+    direction: &'a str,
+    reason: &'a str,
+    count: &'a Count,
+}
+
+fn verdicts(snapshot: &Snapshot) -> impl Iterator<Item = Verdict<'_>> {
+    snapshot.interfaces.iter().flat_map(|interface| {
+        interface
+            .verdicts
+            .iter()
+            .flat_map(move |(direction, verdicts)| {
+                verdicts.iter().map(move |(reason, count)| Verdict {
+                    interface: &interface.name,
+                    direction,
+                    reason,
+                    count,
+                })
+            })
+    })
+}
+
+fn count_cells(count: &Count) -> [Cell; 4] {
+    let rate = count.per_second;
+    [
+        short_rate(rate.map(|rate| rate.packets)),
+        short_rate(rate.map(|rate| rate.bytes)),
+        short_total(count.packets),
+        short_total(count.bytes),
+    ]
+    .map(number)
+}
+
+fn drops(reason: &str) -> bool {
+    Reason::ALL
+        .into_iter()
+        .any(|known| known.name() == reason && known.drops())
+}
+
+fn rule_name(policy: &str, rule: &str) -> String {
+    format!("{policy}/{rule}")
+}
+
+fn backend_name(backend: &BackendCounters) -> String {
+    format!("{}:{}", backend.host, backend.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use foobar::admin::api::{
+        InterfaceCounters, MapUse, RuleCounters, ServiceCounters, TrafficRate,
+    };
+
+    use super::*;
+
+    #[test]
+    fn all_parts_have_heads_and_the_usual_ones_have_rows() {
+        let text = tables(&snapshot(), None, Output::Table);
+        has_all(
+            &text,
+            &[
+                "SERVICE / BACKEND",
+                "l4.plain 203.0.113.10:8080",
+                "1/2",
+                "-> web2:80",
+                "DOWN",
+                "12.5",
+                "edge/web",
+                "policy",
+            ],
+        );
+        assert!(
+            !text.contains("rule-allow"),
+            "an accepting verdict is no drop:\n{text}"
+        );
+    }
+
+    #[test]
+    fn a_part_and_a_filter_narrow_the_answer() {
+        let mut narrowed = snapshot();
+        narrow(&mut narrowed, Some(Part::Backends), Some("web2"));
+        assert!(narrowed.rules.is_empty() && narrowed.interfaces.is_empty());
+        assert_eq!(narrowed.services.len(), 1);
+        assert_eq!(narrowed.services[0].backends.len(), 1);
+
+        let mut drops_alone = snapshot();
+        narrow(&mut drops_alone, Some(Part::Drops), None);
+        let reasons: Vec<_> = verdicts(&drops_alone)
+            .map(|verdict| verdict.reason)
+            .collect();
+        assert_eq!(reasons, ["policy"]);
+
+        let mut nothing = snapshot();
+        narrow(&mut nothing, None, Some("nowhere"));
+        assert!(nothing.services.is_empty() && nothing.rules.is_empty());
+    }
+
+    fn has_all(text: &str, parts: &[&str]) {
+        for part in parts {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+
+    fn snapshot() -> Snapshot {
+        let backend = |host: &str, state| BackendCounters {
+            host: host.to_owned(),
+            port: 80,
+            weight: Some(1),
+            state: Some(state),
+            traffic: TrafficCount::default(),
+        };
+        let count = Count {
+            packets: 3,
+            bytes: 180,
+            per_second: None,
+        };
+        let verdicts = BTreeMap::from([
+            ("policy".to_owned(), count),
+            ("rule-allow".to_owned(), count),
+        ]);
+        Snapshot {
+            node: "lb1".to_owned(),
+            taken_at: 0,
+            source: "controller".to_owned(),
+            interfaces: vec![InterfaceCounters {
+                name: "wan".to_owned(),
+                device: "eth0".to_owned(),
+                verdicts: BTreeMap::from([("ingress".to_owned(), verdicts)]),
+            }],
+            rules: vec![RuleCounters {
+                policy: "edge".to_owned(),
+                rule: "web".to_owned(),
+                count,
+            }],
+            services: vec![ServiceCounters {
+                name: "l4.plain".to_owned(),
+                vip: "203.0.113.10:8080".to_owned(),
+                traffic: TrafficCount {
+                    per_second: Some(TrafficRate {
+                        qps: 12.5,
+                        ..TrafficRate::default()
+                    }),
+                    ..TrafficCount::default()
+                },
+                backends: vec![
+                    backend("web1", BackendState::Up),
+                    backend("web2", BackendState::Down),
+                ],
+            }],
+            maps: vec![MapUse {
+                name: "FLOWS_V4".to_owned(),
+                entries: 1,
+                max_entries: 4,
+            }],
+        }
+    }
+}
