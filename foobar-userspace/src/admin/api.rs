@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 pub use crate::balancer::health::{BackendState, BackendWish};
 
 /// What the controller is asked; one variant per route.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
     Status,
     /// The counters, as they stand.
     Snapshot {
+        #[serde(default)]
         maps: Maps,
     },
     Reload {
@@ -28,11 +29,13 @@ pub enum Request {
     },
     SetAdd {
         set: String,
+        #[schemars(with = "Vec<String>")]
         elements: Vec<IpNet>,
         timeout: Option<Duration>,
     },
     SetDelete {
         set: String,
+        #[schemars(with = "Vec<String>")]
         elements: Vec<IpNet>,
     },
     SetFlush {
@@ -49,14 +52,15 @@ pub enum Request {
 }
 
 /// Whether a snapshot tells how full each map is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Maps {
     Counted,
+    #[default]
     LeftOut,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Apply {
     DryRun,
@@ -64,7 +68,7 @@ pub enum Apply {
 }
 
 /// The controller's answer to each [`Request`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Response {
     Status(Box<Status>),

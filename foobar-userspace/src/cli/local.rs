@@ -6,7 +6,8 @@ use std::{
 };
 
 use foobar::{
-    admin, balancer,
+    admin::{self, Deed},
+    balancer,
     controller::{self, Options},
     firewall,
     kernel::{self, NodeLock, Which},
@@ -25,16 +26,34 @@ use super::{
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     log(arguments.verbose);
     let options = options(arguments)?;
-    let socket = super::socket(arguments)?;
+    let admin = super::load(arguments)?.admin;
+    let socket = match &arguments.socket {
+        Some(socket) => socket.clone(),
+        None => admin.socket_of(&options.node),
+    };
     // Before the socket: a second controller must not take it from the first.
     let lock = NodeLock::take(&options.node)?;
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::failed(&error))?;
     runtime.block_on(async {
-        let listener = admin::listen(&socket).map_err(|error| Failure::failed(&error))?;
+        let listener = admin::listen(&socket, admin.group.as_deref())
+            .map_err(|error| Failure::failed(&error))?;
         let (questions, receiver) = mpsc::channel(16);
-        tokio::spawn(admin::serve(listener, questions));
+        tokio::spawn(admin::serve(listener, questions, audit));
         Ok(controller::run_locked(options, lock, receiver).await?)
     })
+}
+
+/// Tells the log who changed what.
+fn audit(deed: Deed) {
+    tracing::info!(
+        target: "audit",
+        user = deed.user.as_deref().unwrap_or("?"),
+        uid = deed.caller.uid,
+        pid = deed.caller.pid.unwrap_or_default(),
+        request = deed.request,
+        fields = %deed.fields,
+        result = deed.result,
+    );
 }
 
 /// What [`run`] would put into the kernel.
