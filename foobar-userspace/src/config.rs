@@ -4,6 +4,7 @@ mod checker;
 mod diagnostics;
 mod diff;
 mod grammar;
+mod l7;
 mod meaning;
 mod monitor;
 mod names;
@@ -33,6 +34,7 @@ use ipnet::IpNet;
 pub use self::{
     diagnostics::{Diagnostic, Diagnostics},
     diff::diff,
+    l7::*,
     monitor::{
         AccessFormat, AccessLog, Alert, DropLog, Listen, Log, LogFile, LogTo, Metric, Monitor,
         Notify, NotifyBy, Otlp, Quantile, Severity, Side, Signals, SumoLogic, Threshold,
@@ -91,6 +93,9 @@ pub struct Config {
     pub policies: BTreeMap<String, Policy>,
     /// L4 services by name (`plain` for `[l4.plain]`).
     pub l4: BTreeMap<String, L4Service>,
+    /// L7 services by name (`www` for `[l7.www]`).
+    pub l7: BTreeMap<String, L7Service>,
+    pub proxy: Proxy,
     pub monitor: Monitor,
     /// In the order of the file.
     pub alerts: Vec<Alert>,
@@ -286,7 +291,15 @@ pub struct Check {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Probe {
     Tcp,
-    Http { path: String, expect: u16 },
+    Http {
+        path: String,
+        expect: u16,
+    },
+    /// Of L7 services alone, as their requests go.
+    Https {
+        path: String,
+        expect: u16,
+    },
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Alert, Config, L4Service, Place, Policy, Rule, Set};
+use super::{Alert, Config, L4Service, L7Service, Place, Policy, Rule, Set};
 
 /// Lines like `+ rule edge/web`, `- backend l4.plain web3:80`, `~ limit per-client`; where something stands in its file
 /// is no difference.
@@ -20,6 +20,10 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     );
     policies(&mut changes, &old.policies, &new.policies);
     services(&mut changes, &old.l4, &new.l4);
+    sites(&mut changes, &old.l7, &new.l7);
+    if old.proxy != new.proxy {
+        changes.push("~ proxy".to_owned());
+    }
     named(&mut changes, "alert", &alerts(old), &alerts(new));
     named(&mut changes, "notify", &old.notify, &new.notify);
     if old.monitor != new.monitor {
@@ -148,6 +152,36 @@ fn services(
 ) {
     named(changes, "service", &frames(old), &frames(new));
     named(changes, "vip", &vips(old), &vips(new));
+    named(changes, "backend", &backends(old), &backends(new));
+}
+
+fn sites(
+    changes: &mut Vec<String>,
+    old: &BTreeMap<String, L7Service>,
+    new: &BTreeMap<String, L7Service>,
+) {
+    let frames = |sites: &BTreeMap<String, L7Service>| -> BTreeMap<_, _> {
+        sites
+            .values()
+            .map(|site| {
+                let mut frame = site.clone().placeless();
+                frame.backends.clear();
+                (format!("l7.{}", site.name), frame)
+            })
+            .collect()
+    };
+    let backends = |sites: &BTreeMap<String, L7Service>| -> BTreeMap<_, _> {
+        sites
+            .values()
+            .flat_map(|site| {
+                site.backends.iter().map(|backend| {
+                    let name = format!("l7.{} {}:{}", site.name, backend.host, backend.port);
+                    (name, backend.clone())
+                })
+            })
+            .collect()
+    };
+    named(changes, "service", &frames(old), &frames(new));
     named(changes, "backend", &backends(old), &backends(new));
 }
 

@@ -2,6 +2,19 @@
 //!
 //! The checker walks a file by it and the JSON schema is written from it, so that the two cannot disagree.
 
+macro_rules! word {
+    ($name:ident, $type:ty, $what:literal, $($example:literal),+) => {
+        pub(super) static $name: Word = Word {
+            what: $what,
+            examples: &[$($example),+],
+            read: |text| text.parse::<$type>().map(drop),
+        };
+    };
+}
+
+mod l7;
+mod monitor;
+
 use self::monitor::{ALERT, LOG, MONITOR, NOTIFY};
 use super::{
     PortRange, TcpFlags, Traffic,
@@ -171,18 +184,6 @@ const fn later(word: &'static str, cure: &'static str) -> Choice {
     }
 }
 
-macro_rules! word {
-    ($name:ident, $type:ty, $what:literal, $($example:literal),+) => {
-        pub(super) static $name: Word = Word {
-            what: $what,
-            examples: &[$($example),+],
-            read: |text| text.parse::<$type>().map(drop),
-        };
-    };
-}
-
-mod monitor;
-
 word!(
     ADDRESS,
     HostAddress,
@@ -243,8 +244,8 @@ pub(super) static FILE_TABLE: Table = Table {
         key("nodes", Kind::Named(&NODES), "The hosts that run foobar, and their interfaces."),
         key("firewall", Kind::Named(&POLICIES), "Policies: ordered rules that interfaces name."),
         key("l4", Kind::Named(&L4_SERVICES), "Services balanced by XDP, packet by packet."),
-        key("l7", Kind::Named(&L7_SERVICES), "Services behind the TLS-terminating proxy.")
-            .later("take the section out; until the proxy is there, `[l4.…]` can pass TLS through to the servers"),
+        key("l7", Kind::Named(&l7::L7_SERVICES), "Sites behind the TLS-terminating proxy."),
+        key("proxy", Kind::Table(&l7::PROXY), "What the proxy of every node shares among its sites."),
         key("mysql", Kind::Named(&MYSQL_SERVICES), "MySQL writer and reader endpoints.")
             .later("take the section out; until then an `[l4.…]` service can balance replicas with `check = { tcp = true }`"),
         key("monitor", Kind::Table(&MONITOR), "Where metrics and logs go."),
@@ -660,149 +661,6 @@ static ADMIN: Table = Table {
             "dashboard",
             Kind::Word(&ENDPOINT),
             "Where each node shows its dashboard, read-only and without a password: best `127.0.0.1:9100`, reached by `ssh -L`.",
-        ),
-    ],
-    one_of: &[],
-};
-
-static L7_SERVICES: Named = Named {
-    what: "an l7 service",
-    about: "Behind the TLS-terminating proxy.",
-    kind: Kind::Table(&L7_SERVICE),
-};
-
-static L7_SERVICE: Table = Table {
-    what: "an l7 service",
-    about: "HTTP behind the TLS-terminating proxy.",
-    keys: &[
-        key(
-            "on",
-            Kind::Name(Realm::Node),
-            "The node that runs the proxy.",
-        )
-        .needed(),
-        key(
-            "listen",
-            Kind::OneOrMany(&Kind::Word(&ENDPOINT)),
-            "Where it listens for TLS.",
-        )
-        .needed(),
-        key(
-            "http-redirect",
-            Kind::OneOrMany(&Kind::Word(&ENDPOINT)),
-            "Where plain HTTP is redirected to HTTPS.",
-        ),
-        key(
-            "hosts",
-            Kind::OneOrMany(&Kind::Word(&DNS_NAME)),
-            "The names that it answers to.",
-        ),
-        key("tls", Kind::Table(&TLS), "Towards clients.").needed(),
-        key(
-            "backends",
-            Kind::Many(&Kind::Table(&BACKEND)),
-            "Where requests go.",
-        )
-        .needed(),
-        key(
-            "backend-tls",
-            Kind::Table(&BACKEND_TLS),
-            "Encryption towards the backends.",
-        ),
-        key(
-            "check",
-            Kind::Table(&CHECK),
-            "How a backend's health is told.",
-        ),
-        key(
-            "balance",
-            Kind::Choice(&[now("hrw"), now("least-connections"), now("round-robin")]),
-            "How requests are spread.",
-        ),
-        key(
-            "sticky",
-            Kind::Choice(&[now("cookie"), now("source")]),
-            "What keeps a client at one backend.",
-        ),
-        key(
-            "shuffle",
-            Kind::Whole { least: 1, most: 64 },
-            "How many backends one client may reach.",
-        ),
-        key(
-            "max-body",
-            Kind::Text,
-            "The largest request body, as `10MB`.",
-        ),
-        key(
-            "compression",
-            Kind::OneOrMany(&Kind::Choice(&[now("gzip"), now("zstd")])),
-            "Compression of answers.",
-        ),
-        key("timeouts", Kind::Table(&TIMEOUTS), "When to give up."),
-    ],
-    one_of: &[],
-};
-
-static TLS: Table = Table {
-    what: "`tls`",
-    about: "TLS towards clients.",
-    keys: &[
-        key("cert", Kind::Word(&FILE), "The certificate chain, PEM.").needed(),
-        key("key", Kind::Secret, "Its key.").needed(),
-        key(
-            "min",
-            Kind::Choice(&[now("1.2"), now("1.3")]),
-            "The lowest version.",
-        ),
-        key(
-            "alpn",
-            Kind::Many(&Kind::Choice(&[now("h2"), now("http/1.1")])),
-            "Protocols offered.",
-        ),
-    ],
-    one_of: &[],
-};
-
-static BACKEND_TLS: Table = Table {
-    what: "`backend-tls`",
-    about: "TLS towards the backends.",
-    keys: &[
-        key(
-            "ca",
-            Kind::Word(&FILE),
-            "Who signs the backends' certificates, PEM.",
-        )
-        .needed(),
-        key(
-            "cert",
-            Kind::Word(&FILE),
-            "The proxy's own certificate, PEM.",
-        ),
-        key("key", Kind::Secret, "Its key."),
-        key(
-            "name",
-            Kind::Word(&DNS_NAME),
-            "The name in the backends' certificates.",
-        ),
-    ],
-    one_of: &[],
-};
-
-static TIMEOUTS: Table = Table {
-    what: "`timeouts`",
-    about: "When to give up.",
-    keys: &[
-        key(
-            "connect",
-            Kind::Word(&DURATION),
-            "On a connection to a backend.",
-        ),
-        key("request", Kind::Word(&DURATION), "On a whole request."),
-        key(
-            "idle",
-            Kind::Word(&DURATION),
-            "On a connection that says nothing.",
         ),
     ],
     one_of: &[],

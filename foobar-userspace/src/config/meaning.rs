@@ -8,10 +8,12 @@ mod endpoints;
 mod firewall;
 mod hosts;
 mod l4;
+mod l7;
 mod later;
 mod limits;
 mod monitor;
 mod nodes;
+mod secret;
 mod sets;
 
 use std::{
@@ -43,6 +45,7 @@ pub(super) fn estate(
     let nodes = nodes::read(root, problems);
     let policies = firewall::read(root, &hosts, problems);
     let l4 = l4::read(root, &hosts, &nodes, problems);
+    let l7 = l7::read(root, path, &hosts, &l4, problems);
     later::check(root, &hosts, problems);
     let hosts = hosts.into_all();
     let alerts = alerts::read(root, problems);
@@ -57,6 +60,8 @@ pub(super) fn estate(
         nodes,
         policies,
         l4,
+        l7,
+        proxy: l7::proxy(root),
         monitor,
         alerts,
         notify,

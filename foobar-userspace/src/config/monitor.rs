@@ -310,6 +310,7 @@ impl Config {
         let (kind, name) = service.split_once('.')?;
         match kind {
             "l4" => self.l4.get(name).map(|service| service.on.as_str()),
+            "l7" => self.l7.get(name).map(|service| service.on.as_str()),
             _ => None,
         }
     }
@@ -337,7 +338,7 @@ impl LogFile {
     pub const fn to(to: LogTo) -> Self {
         Self {
             to,
-            max_size: 100_000_000,
+            max_size: 100 << 20,
             keep: 5,
         }
     }

@@ -1,6 +1,6 @@
-//! Thresholds (`5_000`, `2.5`, `"5%"`, `"250ms"`, `"20k/s"`) and sizes (`"32MB"`), read and written.
+//! Thresholds (`5_000`, `2.5`, `"5%"`, `"250ms"`, `"20k/s"`), read and written.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
 use super::{
     tree::Entry,
@@ -31,10 +31,6 @@ pub(super) struct WrittenQuantity {
     number: f64,
     unit: Option<Unit>,
 }
-
-/// Bytes: `512kB`, `32MB`, `1GB`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Size(pub u64);
 
 impl Quantity {
     #[must_use]
@@ -202,45 +198,6 @@ fn scaled(text: &str) -> (&str, f64) {
     }
 }
 
-impl FromStr for Size {
-    type Err = Misread;
-
-    fn from_str(text: &str) -> Result<Self, Misread> {
-        let misread = || {
-            Misread::new(
-                format!("`{text}` is not a size"),
-                "write a number and a unit: `512kB`, `32MB`, `1GB`",
-            )
-        };
-        let (digits, factor) = [("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000)]
-            .into_iter()
-            .find_map(|(unit, factor)| text.strip_suffix(unit).map(|digits| (digits, factor)))
-            .ok_or_else(misread)?;
-        digits
-            .trim()
-            .parse::<u64>()
-            .ok()
-            .and_then(|number| number.checked_mul(factor))
-            .filter(|bytes| *bytes > 0)
-            .map(Self)
-            .ok_or_else(misread)
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            bytes if bytes.is_multiple_of(1_000_000_000) => {
-                write!(formatter, "{}GB", bytes / 1_000_000_000)
-            }
-            bytes if bytes.is_multiple_of(1_000_000) => {
-                write!(formatter, "{}MB", bytes / 1_000_000)
-            }
-            bytes => write!(formatter, "{}kB", bytes.div_ceil(1_000)),
-        }
-    }
-}
-
 const MILLION: f64 = 1_000_000.0;
 
 #[cfg(test)]
@@ -269,13 +226,5 @@ mod tests {
         assert_eq!(Quantity::new(0.25).written(Unit::Seconds), "\"250ms\"");
         assert_eq!(Quantity::new(5_000.0).written(Unit::PerSecond), "5000");
         assert_eq!(Quantity::new(5_000.0).spoken(Unit::PerSecond), "5000/s");
-    }
-
-    #[test]
-    fn a_size_has_a_unit() {
-        assert_eq!("32MB".parse::<Size>().map(|size| size.0), Ok(32_000_000));
-        assert_eq!(Size(32_000_000).to_string(), "32MB");
-        assert!("32".parse::<Size>().is_err());
-        assert!("0MB".parse::<Size>().is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! The configuration in effect, as TOML: defaults filled in, hosts resolved; read again, it means the same.
 
+mod l7;
 mod monitor;
 
 use std::{fmt::Write as _, time::Duration};
@@ -24,6 +25,10 @@ pub fn show(config: &Config) -> String {
     for service in config.l4.values() {
         text.push_str(&service_section(service));
     }
+    for service in config.l7.values() {
+        text.push_str(&l7::service(service));
+    }
+    section(&mut text, "proxy", l7::proxy(config).into_iter());
     text.push_str(&monitor::show(config));
     text
 }
@@ -200,6 +205,10 @@ fn check(check: &Check) -> String {
         Probe::Tcp => keys.add("tcp", true),
         Probe::Http { path, expect } => {
             keys.text("http", path);
+            keys.add("expect", expect);
+        }
+        Probe::Https { path, expect } => {
+            keys.text("https", path);
             keys.add("expect", expect);
         }
     }

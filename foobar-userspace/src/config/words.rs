@@ -1,5 +1,7 @@
 //! The small words of the language (`10m`, `20k/s`, `tcp/22`, `public:80`), read and written.
 
+mod http;
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -10,6 +12,7 @@ use std::{
 
 use ipnet::IpNet;
 
+pub(super) use self::http::{HashedBy, RetryCause, Size, Url};
 use super::{Peer, PortRange, TcpFlags, Traffic, nearest::suggest};
 
 /// Why a word cannot be read, and what to write instead.

@@ -45,6 +45,8 @@ pub(super) fn estate(policy: Policy) -> Config {
         alerts: Vec::new(),
         notify: BTreeMap::new(),
         log: Log::default(),
+        l7: BTreeMap::new(),
+        proxy: crate::config::Proxy::default(),
         admin: Admin {
             socket: PathBuf::from("/run/foobar/admin.sock"),
             group: None,

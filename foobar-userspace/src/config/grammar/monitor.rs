@@ -1,9 +1,9 @@
 //! `[monitor]`, `[[alert]]`, `[notify]` and `[log]` as data.
 
 use super::{DURATION, ENDPOINT, Kind, NAME, Named, Realm, Table, Word, key, now};
-use crate::config::{LogTo, places::Url, quantity::Size};
+use crate::config::{LogTo, places::Url, words::Size};
 
-word!(SIZE, Size, "a size", "32MB", "512kB");
+word!(SIZE, Size, "a size", "32MB", "512KB");
 word!(
     LOG_PLACE,
     LogTo,

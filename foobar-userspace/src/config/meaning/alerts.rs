@@ -8,11 +8,7 @@ use std::{
 
 use foobar_ebpf::verdict::Reason;
 
-use super::{
-    many,
-    monitor::{period, secret},
-    section, text,
-};
+use super::{many, monitor::period, secret, section, text};
 use crate::config::{
     Alert, Metric, Notify, NotifyBy, Quantity, Severity, Side, Threshold,
     diagnostics::{Problem, Problems},
@@ -234,8 +230,8 @@ fn by(entry: Entry<'_>, problems: &mut Problems) -> Option<NotifyBy> {
         }
         return None;
     }
-    if let Some(webhook) = entry.at("webhook") {
-        return secret(webhook).map(NotifyBy::Webhook);
+    if entry.at("webhook").is_some() {
+        return secret::read(entry, "webhook").map(NotifyBy::Webhook);
     }
     if let Some(alertmanager) = entry.at("alertmanager") {
         return alertmanager

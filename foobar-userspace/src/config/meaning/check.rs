@@ -12,6 +12,48 @@ use crate::config::{
 
 pub(super) fn read(entry: Entry<'_>, problems: &mut Problems) -> Option<Check> {
     let probe = probe(entry, problems)?;
+    Some(timed(entry, probe, problems))
+}
+
+/// Of an L7 service: an `http` check goes as its requests go.
+pub(super) fn read_l7(entry: Entry<'_>, encrypted: bool, problems: &mut Problems) -> Option<Check> {
+    let probe = match entry.at("https") {
+        Some(https) => secure(entry, https, encrypted, problems)?,
+        None => match probe(entry, problems)? {
+            Probe::Http { path, expect } if encrypted => Probe::Https { path, expect },
+            probe => probe,
+        },
+    };
+    Some(timed(entry, probe, problems))
+}
+
+fn secure(
+    entry: Entry<'_>,
+    https: Entry<'_>,
+    encrypted: bool,
+    problems: &mut Problems,
+) -> Option<Probe> {
+    for other in ["tcp", "http"] {
+        if let Some(other) = entry.at(other) {
+            problems.report(
+                Problem::new(other.span(), "a check is one of `tcp`, `http` and `https`")
+                    .help("keep `https`: it connects by TCP anyway"),
+            );
+            return None;
+        }
+    }
+    if !encrypted {
+        problems.report(
+            Problem::new(https.span(), "an `https` check needs to know whom to trust")
+                .help("add `backend-tls = { ca = \"/etc/foobar/tls/internal-ca.pem\" }` to the service, or write `http`"),
+        );
+    }
+    let UrlPath(path) = read_word(entry, "https")?;
+    let expect = whole(entry, "expect").unwrap_or(200);
+    Some(Probe::Https { path, expect })
+}
+
+fn timed(entry: Entry<'_>, probe: Probe, problems: &mut Problems) -> Check {
     let every = read_word(entry, "every").map_or(EVERY, |Period(every)| every);
     let timeout = read_word(entry, "timeout").map(|Period(timeout)| timeout);
     if let (Some(timeout), Some(written)) = (timeout, entry.at("timeout"))
@@ -24,13 +66,13 @@ pub(super) fn read(entry: Entry<'_>, problems: &mut Problems) -> Option<Check> {
             )),
         );
     }
-    Some(Check {
+    Check {
         probe,
         every,
         timeout: timeout.unwrap_or(TIMEOUT.min(every)),
         rise: whole(entry, "rise").unwrap_or(2),
         fall: whole(entry, "fall").unwrap_or(3),
-    })
+    }
 }
 
 fn probe(entry: Entry<'_>, problems: &mut Problems) -> Option<Probe> {

@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{many, read as read_word, text, whole};
+use super::{many, read as read_word, secret, text, whole};
 use crate::config::{
-    AccessFormat, AccessLog, DropLog, Host, Listen, Log, LogFile, Monitor, Node, Otlp, Secret,
-    Signals, SumoLogic,
+    AccessFormat, AccessLog, DropLog, Host, Listen, Log, LogFile, Monitor, Node, Otlp, Signals,
+    SumoLogic,
     diagnostics::{Problem, Problems},
-    quantity::Size,
     tree::Entry,
-    words::{Endpoint, Period},
+    words::{Endpoint, Period, Size},
 };
 
 pub(super) fn read(
@@ -72,7 +71,7 @@ pub(super) fn listen(
 
 fn otlp(entry: Entry<'_>) -> Option<Otlp> {
     Some(Otlp {
-        endpoint: secret(entry.at("endpoint")?)?,
+        endpoint: secret::read(entry, "endpoint")?,
         interval: period(entry, "interval").unwrap_or(Duration::from_secs(30)),
         signals: signals(entry),
         buffer: buffer(entry),
@@ -81,19 +80,12 @@ fn otlp(entry: Entry<'_>) -> Option<Otlp> {
 
 fn sumologic(entry: Entry<'_>) -> Option<SumoLogic> {
     Some(SumoLogic {
-        url: secret(entry.at("url")?)?,
+        url: secret::read(entry, "url")?,
         category: text(entry, "category"),
         interval: period(entry, "interval").unwrap_or(Duration::from_secs(60)),
         signals: signals(entry),
         buffer: buffer(entry),
     })
-}
-
-pub(super) fn secret(entry: Entry<'_>) -> Option<Secret> {
-    text(entry, "credential")
-        .map(Secret::Credential)
-        .or_else(|| text(entry, "file").map(|path| Secret::File(path.into())))
-        .or_else(|| text(entry, "env").map(Secret::Environment))
 }
 
 pub(super) fn period(entry: Entry<'_>, key: &str) -> Option<Duration> {
@@ -112,7 +104,7 @@ fn signals(entry: Entry<'_>) -> Signals {
 }
 
 fn buffer(entry: Entry<'_>) -> u64 {
-    read_word(entry, "buffer").map_or(32_000_000, |Size(bytes)| bytes)
+    read_word(entry, "buffer").map_or(32 << 20, |Size(bytes)| bytes)
 }
 
 fn labels(monitor: Entry<'_>, problems: &mut Problems) -> BTreeMap<String, String> {

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::{Keys, key, section};
 use crate::config::{
-    AccessFormat, Admin, Alert, Config, Listen, Log, LogFile, Monitor, Notify, NotifyBy, Secret,
-    Side, Signals, quantity::Size, tree::quoted,
+    AccessFormat, Admin, Alert, Config, Listen, Log, LogFile, Monitor, Notify, NotifyBy, Side,
+    Signals, tree::quoted, words::Size,
 };
 
 pub(super) fn show(config: &Config) -> String {
@@ -29,7 +29,7 @@ fn monitor(monitor: &Monitor) -> Vec<(String, String)> {
     }
     if let Some(otlp) = &monitor.otlp {
         let mut keys = Keys::default();
-        keys.add("endpoint", secret(&otlp.endpoint));
+        keys.add("endpoint", &otlp.endpoint);
         keys.duration("interval", otlp.interval);
         signals(&mut keys, otlp.signals);
         keys.text("buffer", &Size(otlp.buffer).to_string());
@@ -37,7 +37,7 @@ fn monitor(monitor: &Monitor) -> Vec<(String, String)> {
     }
     if let Some(sumologic) = &monitor.sumologic {
         let mut keys = Keys::default();
-        keys.add("url", secret(&sumologic.url));
+        keys.add("url", &sumologic.url);
         keys.optional("category", sumologic.category.as_deref());
         keys.duration("interval", sumologic.interval);
         signals(&mut keys, sumologic.signals);
@@ -60,16 +60,6 @@ fn listen(listen: Listen) -> String {
         Listen::Private(port) => format!("private:{port}"),
         Listen::Public(port) => format!("public:{port}"),
     }
-}
-
-fn secret(secret: &Secret) -> String {
-    let mut keys = Keys::default();
-    match secret {
-        Secret::Credential(name) => keys.text("credential", name),
-        Secret::File(path) => keys.text("file", &path.to_string_lossy()),
-        Secret::Environment(name) => keys.text("env", name),
-    }
-    keys.table()
 }
 
 fn signals(keys: &mut Keys, signals: Signals) {
@@ -123,7 +113,7 @@ fn notify(notify: &Notify) -> (String, String) {
     match &notify.by {
         NotifyBy::Alertmanager(url) => keys.text("alertmanager", url),
         NotifyBy::Command(words) => keys.list("command", words.iter().cloned()),
-        NotifyBy::Webhook(url) => keys.add("webhook", secret(url)),
+        NotifyBy::Webhook(url) => keys.add("webhook", url),
     }
     keys.duration("repeat", notify.repeat);
     (notify.name.clone(), keys.table())

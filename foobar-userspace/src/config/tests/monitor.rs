@@ -93,7 +93,7 @@ fn the_designs_example_is_read_as_meant() {
         config.notify["prom"].by,
         NotifyBy::Alertmanager("http://127.0.0.1:9093".to_owned())
     );
-    assert_eq!(config.log.access.file.max_size, 1_000_000_000);
+    assert_eq!(config.log.access.file.max_size, 1 << 30);
     assert_eq!(config.log.audit.to, LogTo::Journal);
     assert_eq!(config.admin.group.as_deref(), Some("adm"));
 }
@@ -171,7 +171,7 @@ const SLIPS: &[(&str, &str, &str, &str)] = &[
     ("\"private:9101\"", "\"public:9101\"", "node `web1` has no such address", "127.0.0.1:PORT"),
     ("signals = [\"metrics\", \"logs\"]", "signals = [\"metrics\", \"trace\"]", "`signals` cannot be `trace`", "`metrics`, `logs`"),
     ("interval = \"60s\"", "interval = 60", "`interval` must be a duration", "\"60s\""),
-    ("interval = \"60s\"", "buffer = \"32\"", "`32` is not a size", "32MB"),
+    ("interval = \"60s\"", "buffer = \"32\"", "`32` is not a size", "16MB"),
     ("\"journal\" }", "\"drops.log\" }", "is not a place for a log", "/var/log/foobar"),
     ("[log]", "[monitor.labels]\nnode = \"x\"\n[log]", "`node` is a label of foobar's own", "choose another"),
     ("[log]", "[monitor.labels]\nthe-env = \"x\"\n[log]", "cannot be the name of a label", "letters, digits and `_`"),
