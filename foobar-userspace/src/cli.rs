@@ -409,12 +409,38 @@ fn load(arguments: &Arguments) -> Result<Config, Failure> {
     Ok(config::load(&arguments.config)?)
 }
 
-/// Where the controller answers.
+/// Where the controller answers. Someone who is editing the file must reach it all the same.
 fn socket(arguments: &Arguments) -> Result<PathBuf, Failure> {
-    match &arguments.socket {
-        Some(socket) => Ok(socket.clone()),
-        None => Ok(load(arguments)?.admin.socket_of(&node(arguments)?)),
+    if let Some(socket) = &arguments.socket {
+        return Ok(socket.clone());
     }
+    let errors = match config::load(&arguments.config) {
+        Ok(config) => return Ok(config.admin.socket_of(&node(arguments)?)),
+        Err(errors) => errors,
+    };
+    let node = arguments.node.clone().unwrap_or_else(machine_name);
+    let usual = ["/run/foobar/{node}.sock", "/run/foobar/admin.sock"];
+    let found = usual
+        .map(|path| PathBuf::from(path.replace("{node}", &node)))
+        .into_iter()
+        .find(|path| path.exists());
+    match found {
+        Some(socket) => {
+            let _ = writeln!(
+                io::stderr(),
+                "foobar: {} has errors (`foobar check` tells them); asking {}",
+                arguments.config.display(),
+                socket.display()
+            );
+            Ok(socket)
+        }
+        None => Err(errors.into()),
+    }
+}
+
+fn machine_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }
 
 /// The node that was named, or the only one that it can be.
@@ -423,13 +449,12 @@ fn node(arguments: &Arguments) -> Result<String, Failure> {
         return Ok(node.clone());
     }
     let config = load(arguments)?;
-    let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let machine = machine.trim();
+    let machine = machine_name();
     let mut nodes = config.nodes.keys();
     match (nodes.next(), nodes.next()) {
-        _ if config.nodes.contains_key(machine) => Ok(machine.to_owned()),
+        _ if config.nodes.contains_key(&machine) => Ok(machine),
         (Some(only), None) => Ok(only.clone()),
-        _ => Err(no_such_node(&config, machine)),
+        _ => Err(no_such_node(&config, &machine)),
     }
 }
 

@@ -4,6 +4,7 @@
 //! the servers' network (`eth1`), a bridge in `foobar-lan`; `web1` to `web3` run nginx in front of gunicorn. MariaDB joins
 //! with the MySQL issue: its files belong into [`servers`], its start into [`Lab::up`] after the web servers.
 
+pub mod estate;
 pub mod network;
 pub mod processes;
 pub mod servers;

@@ -141,6 +141,11 @@ pub fn reloaded(reloaded: &Reloaded) -> String {
         .iter()
         .map(|change| format!("{change}\n"))
         .collect();
+    let changes = if changes.is_empty() {
+        "nothing changes\n".to_owned()
+    } else {
+        changes
+    };
     format!("{changes}generation {}, {done}\n", reloaded.generation)
 }
 

@@ -185,6 +185,9 @@ fn drops_table(snapshot: &Snapshot) -> String {
         .filter(|verdict| drops(verdict.reason))
         .collect();
     rows.sort_by_key(|verdict| std::cmp::Reverse(verdict.count.packets));
+    if rows.is_empty() {
+        columns.row(vec![text("none")]);
+    }
     for verdict in rows {
         let mut row = vec![
             text(verdict.reason),

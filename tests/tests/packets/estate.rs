@@ -1,6 +1,7 @@
 //! A small estate, as the library's tables and as the kernel's.
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
     str::FromStr,
 };
@@ -153,7 +154,7 @@ impl Estate {
         fill(deployment.tables_mut(), &self.tables).expect("the kernel takes the tables");
         deployment
             .prepare(&[Hook {
-                id: INTERFACE,
+                id: self.tables.interface,
                 interface: "wan".into(),
                 device: DEVICE.into(),
                 mode: XdpMode::Auto,
@@ -167,6 +168,22 @@ impl Estate {
 }
 
 impl Kernel {
+    pub fn take_ruleset(&mut self, words: &[u64]) {
+        self.deployment
+            .tables_mut()
+            .set_ruleset(words)
+            .expect("the kernel takes the ruleset");
+    }
+
+    pub fn forget_flows(&mut self) {
+        let tables = self.deployment.tables_mut();
+        let forgotten = tables
+            .flows_v4
+            .become_exactly(&HashMap::new())
+            .and_then(|()| tables.flows_v6.become_exactly(&HashMap::new()));
+        forgotten.expect("the kernel forgets flows");
+    }
+
     pub fn run(&mut self, way: Way, frame: &[u8]) -> Outcome {
         let direction = match way {
             Way::In => Direction::Ingress,

@@ -5,6 +5,7 @@ mod cases;
 mod estate;
 mod frames;
 mod fuzz;
+mod rules;
 
 use estate::{Estate, Outcome, Way};
 
