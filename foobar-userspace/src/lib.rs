@@ -10,6 +10,7 @@ pub mod explain;
 pub mod firewall;
 pub mod kernel;
 pub mod labels;
+pub mod monitor;
 pub mod names;
 pub mod probe;
 pub mod routes;

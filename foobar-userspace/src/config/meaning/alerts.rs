@@ -104,18 +104,20 @@ fn reason(alert: Entry<'_>, metric: Metric, problems: &mut Problems) -> Option<S
             Problem::new(written.span(), "only `drops` have a reason")
                 .help("take `reason` out, or write `metric = \"drops\"`"),
         );
-    } else if !Reason::ALL.iter().any(|known| known.name() == reason) {
+    } else if !drop_reasons().any(|known| known == reason) {
         problems.report(
-            Problem::new(written.span(), format!("nothing is dropped for `{reason}`")).help(
-                suggest(
-                    reason,
-                    "reasons there are",
-                    Reason::ALL.iter().map(|known| known.name()),
-                ),
-            ),
+            Problem::new(written.span(), format!("nothing is dropped for `{reason}`"))
+                .help(suggest(reason, "reasons there are", drop_reasons())),
         );
     }
     Some(reason.to_owned())
+}
+
+fn drop_reasons() -> impl Iterator<Item = &'static str> + Clone {
+    Reason::ALL
+        .into_iter()
+        .filter(|reason| reason.drops())
+        .map(Reason::name)
 }
 
 fn threshold(alert: Entry<'_>, metric: Metric, problems: &mut Problems) -> Option<Threshold> {
