@@ -5,6 +5,7 @@ mod arguments;
 mod doctor;
 mod failure;
 mod local;
+mod log;
 mod output;
 mod stats;
 
@@ -31,8 +32,8 @@ use foobar::{
 
 use self::{
     arguments::{
-        Arguments, BackendCommand, Command, ConfigCommand, Element, Part, RuleCommand,
-        ServiceCommand, SetCommand, Watch,
+        AlertCommand, Arguments, BackendCommand, Command, ConfigCommand, Element, Part,
+        RuleCommand, ServiceCommand, SetCommand, Watch,
     },
     failure::{Failure, Status},
     output::{Rows, present, say},
@@ -105,6 +106,21 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Command::Set { what } => show(arguments, ask(arguments, &set_request(what))?),
         Command::Service { what } => service(arguments, what),
         Command::Backend { what } => backend(arguments, what),
+        Command::Alert { what } => alert(arguments, what),
+        Command::Log {
+            log,
+            follow,
+            status,
+            grep,
+        } => log::run(
+            arguments,
+            *log,
+            *follow,
+            &log::Filter {
+                status: status.clone(),
+                text: grep.clone(),
+            },
+        ),
         Command::Detach { interfaces, all } => {
             let which = if *all {
                 Which::All
@@ -285,6 +301,26 @@ fn backend(arguments: &Arguments, command: &BackendCommand) -> Result<(), Failur
         wish,
     };
     show(arguments, ask(arguments, &request)?)
+}
+
+fn alert(arguments: &Arguments, command: &AlertCommand) -> Result<(), Failure> {
+    match command {
+        AlertCommand::List => {
+            let snapshot = take_snapshot(arguments, None, false)?;
+            present(
+                arguments.output,
+                "alert-list",
+                &Rows {
+                    rows: &snapshot.alerts,
+                },
+                || answers::alerts(&snapshot.alerts),
+            )
+        }
+        AlertCommand::Test { name } => {
+            let name = name.clone();
+            show(arguments, ask(arguments, &Request::AlertTest { name })?)
+        }
+    }
 }
 
 fn set_request(command: &SetCommand) -> Request {

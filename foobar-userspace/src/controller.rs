@@ -4,14 +4,20 @@ pub mod apply;
 mod balancing;
 pub mod checks;
 mod estate;
+mod exports;
+mod facts;
 pub mod hops;
+mod logs;
 mod members;
 mod memory;
+mod monitoring;
 pub mod notify;
+mod pages;
 mod rules;
 mod samples;
 pub mod secret;
 mod status;
+mod tellers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,12 +25,13 @@ use std::{
     io,
     net::IpAddr,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{broadcast, mpsc},
     task, time,
 };
 
@@ -33,8 +40,10 @@ use self::{
     balancing::Balancing,
     checks::{Checks, Observation},
     estate::{Estate, EstateError},
+    facts::Facts,
     members::{Members, Now},
     memory::Memory,
+    monitoring::Monitoring,
     notify::{State, notify},
     samples::Samples,
     secret::SecretError,
@@ -43,7 +52,7 @@ use self::{
 use crate::{
     admin::{
         Question,
-        api::{Apply, Maps, Packet, Refusal, Reloaded, Request, Response, Snapshot},
+        api::{Apply, Maps, Packet, Refusal, Reloaded, Request, Response},
     },
     balancer::Ring,
     config::{self, Diagnostics},
@@ -52,8 +61,8 @@ use crate::{
         Deployment, Direction, HashKeys, KernelError, NodeLock, Origin, Sizes, Table, Tables, clock,
     },
     labels::Labels,
+    monitor::lines::Line,
     routes::{Event, NextHop, Router, RoutesError},
-    snapshot,
 };
 
 #[derive(Clone, Debug)]
@@ -102,10 +111,10 @@ impl RunError {
 /// When it cannot start. Once it runs, failures are logged, told by `status`, and tried again.
 pub async fn run(options: Options, questions: mpsc::Receiver<Question>) -> Result<(), RunError> {
     let lock = NodeLock::take(&options.node)?;
-    run_locked(options, lock, questions).await
+    run_locked(options, lock, questions, broadcast::channel(LINES).0).await
 }
 
-/// [`run`], for one who had to lock the node earlier, as before taking over its socket.
+/// [`run`], for one who had to lock the node earlier, as before taking over its socket; log lines come and go by `lines`.
 ///
 /// # Errors
 /// As [`run`].
@@ -113,10 +122,11 @@ pub async fn run_locked(
     options: Options,
     lock: NodeLock,
     questions: mpsc::Receiver<Question>,
+    lines: broadcast::Sender<Arc<Line>>,
 ) -> Result<(), RunError> {
     // Before anything is attached: a signal during the start is then heard after it.
     let signals = Signals::listen().map_err(RunError::Signals)?;
-    let (controller, inbox) = Controller::start(options, lock).await?;
+    let (controller, inbox) = Controller::start(options, lock, &lines).await?;
     controller.serve(signals, inbox, questions).await;
     Ok(())
 }
@@ -159,6 +169,9 @@ struct Controller {
     /// Where [`Memory`] is kept.
     directory: PathBuf,
     started: Instant,
+    started_at: SystemTime,
+    /// That of the estate, for those who look at it beside the loop.
+    config: Arc<config::Config>,
     loaded_at: SystemTime,
     deployment: Deployment,
     estate: Estate,
@@ -173,12 +186,16 @@ struct Controller {
     /// Clients' addresses that packets wanted resolved, and until when to care.
     wanted: BTreeMap<IpAddr, Instant>,
     troubles: Troubles,
-    samples: Samples,
+    monitoring: Monitoring,
     _lock: NodeLock,
 }
 
 impl Controller {
-    async fn start(options: Options, lock: NodeLock) -> Result<(Self, Inbox), RunError> {
+    async fn start(
+        options: Options,
+        lock: NodeLock,
+        lines: &broadcast::Sender<Arc<Line>>,
+    ) -> Result<(Self, Inbox), RunError> {
         let config = config::load(&options.config)?;
         let directory = options
             .state
@@ -222,7 +239,21 @@ impl Controller {
             Instant::now(),
         )?;
         let members = Members::new(estate.sets(), &memory.added);
+        let started_at = SystemTime::now();
+        let config = Arc::new(estate.config.clone());
+        let facts = Facts {
+            config: config.clone(),
+            started_at,
+            loaded_at: started_at,
+            reload_failed: false,
+            generation: estate.ruleset.generation,
+            interfaces: Vec::new(),
+            services: balancing.services(),
+        };
         let mut controller = Self {
+            monitoring: Monitoring::begin(&options.node, facts, lines),
+            started_at,
+            config,
             keys,
             directory,
             started: Instant::now(),
@@ -239,7 +270,6 @@ impl Controller {
             checks,
             router,
             troubles,
-            samples: Samples::default(),
             _lock: lock,
         };
         let mut inbox = Inbox {
@@ -303,7 +333,7 @@ impl Controller {
         mut inbox: Inbox,
         mut questions: mpsc::Receiver<Question>,
     ) {
-        let _sampler = self.samples.keep(self.options.node.clone());
+        self.tell_monitoring();
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         notify(State::Ready);
@@ -365,6 +395,7 @@ impl Controller {
     fn observe(&mut self, observation: Observation<u32>) {
         if self.balancing.observe(observation, Instant::now()) {
             self.bring_balancing();
+            self.tell_monitoring();
         }
     }
 
@@ -451,6 +482,19 @@ impl Controller {
             }
             Err(error) => self.troubles.grave("attachment", chain(&error)),
         }
+        self.tell_monitoring();
+    }
+
+    fn tell_monitoring(&self) {
+        self.monitoring.tell(Facts {
+            config: self.config.clone(),
+            started_at: self.started_at,
+            loaded_at: self.loaded_at,
+            reload_failed: self.troubles.has("reload"),
+            generation: self.estate.ruleset.generation,
+            interfaces: self.interfaces(),
+            services: self.balancing.services(),
+        });
     }
 
     /// Has clients' addresses resolved that packets lacked, and kept fresh for a while.
@@ -549,6 +593,7 @@ impl Controller {
             }
             Err(_) => {}
         }
+        self.tell_monitoring();
         result
     }
 
@@ -580,6 +625,7 @@ impl Controller {
         if self.estate.config.admin != next.config.admin {
             tracing::warn!("the administration socket moves at the next start");
         }
+        self.config = Arc::new(next.config.clone());
         self.estate = next;
         self.balancing = balancing;
         self.members = members;
@@ -660,12 +706,10 @@ impl Controller {
     fn answer(&mut self, question: Question) {
         if let Request::Snapshot { maps } = question.request {
             // The counters may be many: they are read beside the loop.
-            let node = self.options.node.clone();
-            let balancing = self.balancing.clone();
-            let earlier = self.samples.earlier();
-            task::spawn_blocking(move || {
-                let snapshot = snapshot_of(&node, maps, earlier.as_ref(), &balancing);
-                let _ = question.answer.send(snapshot);
+            self.tell_monitoring();
+            let samples = self.monitoring.samples();
+            tokio::spawn(async move {
+                let _ = question.answer.send(snapshot_of(&samples, maps).await);
             });
             return;
         }
@@ -679,12 +723,10 @@ impl Controller {
             Request::Status => self
                 .status()
                 .map(|status| Response::Status(Box::new(status))),
-            Request::Snapshot { maps } => snapshot_of(
-                &self.options.node,
-                maps,
-                self.samples.earlier().as_ref(),
-                &self.balancing,
-            ),
+            Request::Snapshot { .. } => Err(Refusal::Failed {
+                message: "a snapshot is answered beside the loop".to_owned(),
+            }),
+            Request::AlertTest { name } => self.rehearse(&name),
             Request::Reload { apply } => self.reload(apply).map(Response::Reloaded),
             Request::Rules => self.rule_lines().map(Response::Rules),
             Request::Sets => self
@@ -725,6 +767,22 @@ impl Controller {
             Request::Explain(packet) => self.explain(&packet),
             Request::ConfigShow => Ok(Response::ConfigText(config::show(&self.estate.config))),
         }
+    }
+
+    fn rehearse(&self, name: &str) -> Result<Response, Refusal> {
+        let targets = self.monitoring.rehearse(name).ok_or_else(|| {
+            let alerts = self.estate.config.alerts.iter();
+            let known: Vec<&str> = alerts.map(|alert| alert.name.as_str()).collect();
+            Refusal::NotFound {
+                message: format!("there is no alert `{name}`; there is {}", known.join(", ")),
+            }
+        })?;
+        Ok(Response::Done {
+            message: format!(
+                "told {} that {name} fires, and that it ended",
+                targets.join(", ")
+            ),
+        })
     }
 
     fn rule_lines(&self) -> Result<Vec<crate::admin::api::RuleLine>, Refusal> {
@@ -786,18 +844,15 @@ impl Controller {
     }
 }
 
-fn snapshot_of(
-    node: &str,
-    maps: Maps,
-    earlier: Option<&Snapshot>,
-    balancing: &Balancing,
-) -> Result<Response, Refusal> {
-    let mut snapshot = snapshot::of_pins(node, maps).map_err(|error| refusal(&error))?;
-    if let Some(earlier) = earlier {
-        snapshot::rate(earlier, &mut snapshot);
+async fn snapshot_of(samples: &Samples, maps: Maps) -> Result<Response, Refusal> {
+    let snapshot = samples
+        .recent(maps)
+        .await
+        .map_err(|error| refusal(&error))?;
+    let mut snapshot = Arc::unwrap_or_clone(snapshot);
+    if maps == Maps::LeftOut {
+        snapshot.maps.clear();
     }
-    snapshot.source = "controller".to_owned();
-    balancing.describe(&mut snapshot);
     Ok(Response::Snapshot(Box::new(snapshot)))
 }
 
@@ -844,6 +899,8 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// Log lines that one who reads too slowly may be behind.
+pub const LINES: usize = 8_192;
 const TICK: Duration = Duration::from_millis(500);
 const LOOK_AROUND: Duration = Duration::from_millis(1_500);
 const WANTED_FOR: Duration = Duration::from_secs(60);

@@ -9,6 +9,7 @@ pub mod notice;
 pub mod otlp;
 pub mod outbox;
 pub mod sumologic;
+pub mod view;
 pub mod watch;
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ impl Request {
             | Self::SetAdd { .. }
             | Self::SetDelete { .. }
             | Self::SetFlush { .. }
+            | Self::AlertTest { .. }
             | Self::BackendState { .. } => Access::Write,
         }
     }

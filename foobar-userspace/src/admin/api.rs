@@ -49,6 +49,10 @@ pub enum Request {
     },
     Explain(Packet),
     ConfigShow,
+    /// Tells everyone of an alert as if it fired, and then as if it ended.
+    AlertTest {
+        name: String,
+    },
 }
 
 /// Whether a snapshot tells how full each map is.

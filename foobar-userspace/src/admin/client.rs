@@ -1,6 +1,6 @@
 //! The socket's end in a command.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, ops::ControlFlow, path::Path, time::Duration};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
@@ -16,6 +16,7 @@ use super::{
     api::{Refusal, Request, Response},
     question,
 };
+use crate::monitor::lines::Stream;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,44 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Response, ClientError> {
     }
     let refusal: Refusal = serde_json::from_slice(&answer).map_err(ClientError::Version)?;
     Err(refusal.into())
+}
+
+/// Hands over the lines of a log as they come, until `each` breaks off or the controller ends.
+///
+/// # Errors
+/// When nobody answers, or there is no such log.
+pub fn follow(
+    socket: &Path,
+    log: Stream,
+    mut each: impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<(), ClientError> {
+    runtime()
+        .map_err(|error| broken(socket, error))?
+        .block_on(async {
+            let route = format!("/v1/follow/{}", log.name());
+            let response = send(socket, Method::GET, &route, Vec::new()).await?;
+            let status = response.status();
+            let mut body = response.into_body();
+            let mut waiting = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| broken(socket, error))?;
+                waiting.extend_from_slice(frame.data_ref().map_or(&[], Bytes::as_ref));
+                while status == StatusCode::OK
+                    && let Some(end) = waiting.iter().position(|byte| *byte == b'\n')
+                {
+                    let line: Vec<u8> = waiting.drain(..=end).collect();
+                    if each(String::from_utf8_lossy(&line).trim_end()).is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+            match status {
+                StatusCode::OK => Ok(()),
+                _ => Err(ClientError::Refused(
+                    serde_json::from_slice(&waiting).map_err(ClientError::Version)?,
+                )),
+            }
+        })
 }
 
 fn patiently<T>(

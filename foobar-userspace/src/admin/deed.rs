@@ -1,6 +1,6 @@
 //! What was changed by command: who, what, and what came of it.
 
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -16,6 +16,9 @@ use super::{
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Deed {
+    /// Unix nanoseconds.
+    #[serde(skip)]
+    pub at: u64,
     /// RFC 3339, UTC.
     pub time: String,
     #[serde(flatten)]
@@ -30,8 +33,14 @@ pub struct Deed {
 impl Deed {
     pub(super) fn new(caller: Caller, request: &Request, refusal: Option<&Refusal>) -> Self {
         let (name, fields) = question::write(request);
+        let now = SystemTime::now();
         Self {
-            time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            at: now
+                .duration_since(UNIX_EPOCH)
+                .ok()
+                .and_then(|since| u64::try_from(since.as_nanos()).ok())
+                .unwrap_or_default(),
+            time: humantime::format_rfc3339_millis(now).to_string(),
             caller,
             user: accounts::user_of(caller.uid),
             request: name,

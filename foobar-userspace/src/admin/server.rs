@@ -1,10 +1,13 @@
 //! The socket's end in the controller: HTTP over a Unix socket, one route a request.
 
-use std::{fs, io, os::unix::fs as unix, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+use std::{
+    convert::Infallible, fs, io, os::unix::fs as unix, os::unix::fs::PermissionsExt as _,
+    path::Path, sync::Arc,
+};
 
 use axum::{
     Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{
         ConnectInfo, DefaultBodyLimit, Path as RoutePath, Query, State,
         connect_info::Connected,
@@ -15,11 +18,12 @@ use axum::{
     routing::get,
     serve::IncomingStream,
 };
+use futures::stream;
 use schemars::schema_for;
 use serde_json::{Map, Value, json};
 use tokio::{
     net::UnixListener,
-    sync::{mpsc, oneshot},
+    sync::{broadcast, mpsc, oneshot},
 };
 
 use super::{
@@ -29,6 +33,7 @@ use super::{
     api::{Refusal, Request, Response},
     question,
 };
+use crate::monitor::lines::{Line, Stream};
 
 /// Why the socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +93,7 @@ pub async fn serve(
     listener: UnixListener,
     questions: mpsc::Sender<Question>,
     record: impl Fn(Deed) + Send + Sync + 'static,
+    lines: broadcast::Sender<Arc<Line>>,
 ) {
     let ended = {
         let questions = questions.clone();
@@ -97,6 +103,7 @@ pub async fn serve(
         questions,
         own_uid: rustix::process::geteuid().as_raw(),
         record: Box::new(record),
+        lines,
     });
     let service = routes(desk).into_make_service_with_connect_info::<Caller>();
     let served = axum::serve(listener, service).with_graceful_shutdown(ended);
@@ -108,6 +115,7 @@ pub async fn serve(
 fn routes(desk: Arc<Desk>) -> Router {
     Router::new()
         .route("/v1", get(describe))
+        .route("/v1/follow/{stream}", get(follow))
         .route("/v1/{request}", get(read).post(write))
         .layer(DefaultBodyLimit::max(LONGEST))
         .with_state(desk)
@@ -117,6 +125,7 @@ struct Desk {
     questions: mpsc::Sender<Question>,
     own_uid: u32,
     record: Box<dyn Fn(Deed) + Send + Sync>,
+    lines: broadcast::Sender<Arc<Line>>,
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
@@ -147,6 +156,35 @@ async fn describe() -> HttpResponse {
         "refusals": schema_for!(Refusal),
     }))
     .into_response()
+}
+
+/// Lines of a log as they come, one JSON object each, until the one who asked leaves.
+async fn follow(State(desk): State<Arc<Desk>>, RoutePath(name): RoutePath<String>) -> HttpResponse {
+    let Some(wanted) = Stream::named(&name) else {
+        let known = Stream::ALL.map(Stream::name).join(", ");
+        return answer(Err(Refusal::NotFound {
+            message: format!("there is no log `{name}`; there is {known}"),
+        }));
+    };
+    let lines = desk.lines.subscribe();
+    let body = stream::unfold(lines, move |mut lines| async move {
+        loop {
+            match lines.recv().await {
+                Ok(line) if line.stream == wanted => {
+                    let text = format!("{}\n", line.text);
+                    return Some((Ok::<_, Infallible>(text), lines));
+                }
+                // One who reads too slowly misses some; the files have them.
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    });
+    (
+        [(header::CONTENT_TYPE, "application/jsonl")],
+        Body::from_stream(body),
+    )
+        .into_response()
 }
 
 async fn read(
@@ -279,9 +317,8 @@ mod tests {
         });
         let deeds = Arc::new(Mutex::new(Vec::new()));
         let book = deeds.clone();
-        tokio::spawn(serve(listener, questions, move |deed| {
-            book.lock().expect("one writer").push(deed);
-        }));
+        let record = move |deed| book.lock().expect("one writer").push(deed);
+        tokio::spawn(serve(listener, questions, record, broadcast::channel(1).0));
         (directory, socket, deeds)
     }
 

@@ -150,6 +150,26 @@ pub enum Command {
         #[command(subcommand)]
         what: BackendCommand,
     },
+    /// Thresholds of the file: how they stand, and whether those are reached who are told.
+    Alert {
+        #[command(subcommand)]
+        what: AlertCommand,
+    },
+    /// The node's logs as they are written.
+    Log {
+        /// access, alerts, audit or drops.
+        #[arg(value_enum, default_value_t = Log::Access)]
+        log: Log,
+        /// Go on as lines come, until Ctrl-C; without it, what a log file holds already.
+        #[arg(short, long)]
+        follow: bool,
+        /// Only requests that were answered so: 404, or 5xx.
+        #[arg(long, value_name = "STATUS")]
+        status: Option<String>,
+        /// Only lines that contain this.
+        #[arg(long, value_name = "TEXT")]
+        grep: Option<String>,
+    },
     /// Removes the programs and everything that they kept from the kernel.
     Detach {
         /// Interfaces by their names in the file (`wan`) or their devices.
@@ -279,6 +299,23 @@ pub enum BackendCommand {
         backend: String,
         weight: u16,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AlertCommand {
+    List,
+    /// Tells everyone of an alert as if it fired, and then as if it ended.
+    Test {
+        name: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Log {
+    Access,
+    Alerts,
+    Audit,
+    Drops,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     io::{self, IsTerminal as _},
+    sync::Arc,
 };
 
 use foobar::{
@@ -12,8 +13,9 @@ use foobar::{
     firewall,
     kernel::{self, NodeLock, Which},
     labels::Labels,
+    monitor::lines::{Line, Stream},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -38,13 +40,30 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         let listener = admin::listen(&socket, admin.group.as_deref())
             .map_err(|error| Failure::failed(&error))?;
         let (questions, receiver) = mpsc::channel(16);
-        tokio::spawn(admin::serve(listener, questions, audit));
-        Ok(controller::run_locked(options, lock, receiver).await?)
+        let (lines, _) = broadcast::channel(controller::LINES);
+        let book = lines.clone();
+        tokio::spawn(admin::serve(
+            listener,
+            questions,
+            move |deed| {
+                audit(deed, &book);
+            },
+            lines.clone(),
+        ));
+        Ok(controller::run_locked(options, lock, receiver, lines).await?)
     })
 }
 
 /// Tells the log who changed what.
-fn audit(deed: Deed) {
+fn audit(deed: Deed, lines: &broadcast::Sender<Arc<Line>>) {
+    if let Ok(text) = serde_json::to_string(&deed) {
+        // Nobody may be listening.
+        let _ = lines.send(Arc::new(Line {
+            at: deed.at,
+            stream: Stream::Audit,
+            text,
+        }));
+    }
     tracing::info!(
         target: "audit",
         user = deed.user.as_deref().unwrap_or("?"),

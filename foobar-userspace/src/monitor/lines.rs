@@ -24,6 +24,11 @@ impl Stream {
     pub const ALL: [Self; 4] = [Self::Access, Self::Alerts, Self::Audit, Self::Drops];
 
     #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stream| stream.name() == name)
+    }
+
+    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Access => "access",
