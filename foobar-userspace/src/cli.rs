@@ -8,6 +8,7 @@ mod local;
 mod log;
 mod output;
 mod stats;
+mod top;
 
 use std::{
     fs,
@@ -106,6 +107,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Command::Set { what } => show(arguments, ask(arguments, &set_request(what))?),
         Command::Service { what } => service(arguments, what),
         Command::Backend { what } => backend(arguments, what),
+        Command::Top => top::run(arguments),
         Command::Alert { what } => alert(arguments, what),
         Command::Log {
             log,

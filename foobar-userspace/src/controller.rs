@@ -246,6 +246,7 @@ impl Controller {
             started_at,
             loaded_at: started_at,
             reload_failed: false,
+            in_service: false,
             generation: estate.ruleset.generation,
             interfaces: Vec::new(),
             services: balancing.services(),
@@ -483,6 +484,7 @@ impl Controller {
             Err(error) => self.troubles.grave("attachment", chain(&error)),
         }
         self.tell_monitoring();
+        notify(State::Alive);
     }
 
     fn tell_monitoring(&self) {
@@ -491,6 +493,7 @@ impl Controller {
             started_at: self.started_at,
             loaded_at: self.loaded_at,
             reload_failed: self.troubles.has("reload"),
+            in_service: self.in_service,
             generation: self.estate.ruleset.generation,
             interfaces: self.interfaces(),
             services: self.balancing.services(),

@@ -115,6 +115,8 @@ pub enum Command {
         #[arg(long)]
         from_maps: bool,
     },
+    /// A screen of what happens, second by second: services, backends, rules, drops, MySQL.
+    Top,
     /// Sends the described packet through the loaded program and says what decided.
     Explain {
         /// tcp, udp, icmp or icmp6.

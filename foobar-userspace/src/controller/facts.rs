@@ -16,6 +16,8 @@ pub struct Facts {
     pub started_at: SystemTime,
     pub loaded_at: SystemTime,
     pub reload_failed: bool,
+    /// Before that, the counters have no names yet.
+    pub in_service: bool,
     pub generation: u64,
     pub interfaces: Vec<InterfaceStatus>,
     pub services: Vec<ServiceStatus>,

@@ -125,6 +125,9 @@ async fn sample(
     let mut failed = false;
     loop {
         tick.tick().await;
+        if !facts.borrow().in_service {
+            continue;
+        }
         let snapshot = match samples.of_this_second().await {
             Ok(snapshot) => snapshot,
             Err(error) => {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::measure::is_drop;
 use crate::admin::api::{
-    AlertLine, AlertState, BackendState, ControllerState, ExportLine, ServiceCounters, Snapshot,
+    AlertLine, BackendState, ControllerState, ExportLine, ServiceCounters, Snapshot,
 };
 
 #[derive(Clone, Debug, Serialize)]
@@ -74,15 +74,6 @@ pub fn view(snapshot: &Snapshot) -> View<'_> {
         alerts: &snapshot.alerts,
         exports: &snapshot.exports,
     }
-}
-
-/// How many alerts fire.
-#[must_use]
-pub fn firing(snapshot: &Snapshot) -> usize {
-    let alerts = snapshot.alerts.iter();
-    alerts
-        .filter(|alert| alert.state == AlertState::Firing)
-        .count()
 }
 
 /// The vips of a service are one service.
