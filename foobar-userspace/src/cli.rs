@@ -6,6 +6,7 @@ mod doctor;
 mod failure;
 mod local;
 mod log;
+mod manual;
 mod output;
 mod stats;
 mod top;
@@ -140,6 +141,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
             ConfigCommand::Example => say(config::example()),
             ConfigCommand::Schema => say(&format!("{:#}\n", config::schema())),
         },
+        Command::Man { directory } => manual::write(directory),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "foobar", &mut script);

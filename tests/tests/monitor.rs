@@ -1,5 +1,7 @@
 //! The monitoring of the whole estate, against the real programs that operators use. Needs root.
 
+#[path = "monitor/browser.rs"]
+mod browser;
 #[path = "monitor/collectors.rs"]
 mod collectors;
 
@@ -16,7 +18,10 @@ use std::{
 use foobar_lab::{Lab, Options, in_namespace};
 use serde_json::Value;
 
-use self::collectors::{Collector, Reply};
+use self::{
+    browser::Browser,
+    collectors::{Collector, Reply},
+};
 
 const SERVICE: &str = "http://203.0.113.10:8080";
 
@@ -635,4 +640,96 @@ fn a_store_that_speaks_otlp_has_the_metrics_and_their_labels() {
         .expect("the vip");
     assert_eq!(series["metric"]["environment"], "test");
     assert_eq!(series["metric"]["host.name"], "lb1");
+}
+
+const WATCHED: &str = r#"
+[[alert]]
+name = "backend-down"
+metric = "backends-down"
+above = 0
+severity = "critical"
+[[alert]]
+name = "plain-busy"
+metric = "qps"
+of = "l4.plain"
+above = 5_000
+[[alert]]
+name = "map-nearly-full"
+metric = "map-pressure"
+above = "90%"
+"#;
+
+#[test]
+fn the_dashboard_draws_what_happens_in_a_browser() {
+    let estate = Estate::up(WATCHED, |_| {});
+    let _load = estate.load();
+    let mut browser = Browser::open("lb1", estate.files.path(), "http://127.0.0.1:9100/");
+    let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/screenshots");
+    browser.resize(1_600, 1_000, false);
+    browser.wait(
+        "seconds are drawn",
+        "Number(document.body.dataset.drawn) >= 15",
+    );
+    browser.wait(
+        "queries are shown",
+        "parseFloat(document.getElementById('total-qps').textContent) > 3",
+    );
+    browser.wait(
+        "all is well",
+        "document.getElementById('state-text').textContent === 'all well'",
+    );
+    browser.screenshot(&pictures.join("dashboard-dark.png"));
+    browser.press("t");
+    browser.wait(
+        "the theme turns",
+        "['light', 'dark'].includes(document.documentElement.dataset.theme)",
+    );
+    browser.screenshot(&pictures.join("dashboard-light.png"));
+    browser.press("?");
+    browser.wait("keys are told", "!document.getElementById('keys').hidden");
+    browser.press("?");
+    browser.press("j");
+    browser.wait(
+        "the keyboard walks",
+        "document.activeElement.matches('main > section')",
+    );
+
+    estate.lab.stop_web("web2").expect("stopped");
+    browser.wait(
+        "the alert is shown",
+        "document.getElementById('alerts').textContent.includes('backend-down')",
+    );
+    browser.wait(
+        "the state is bad",
+        "document.getElementById('state').className === 'bad'",
+    );
+    browser.press("t");
+    browser.screenshot(&pictures.join("dashboard-alert.png"));
+    browser.resize(390, 844, true);
+    browser.wait(
+        "a phone shows all of it without scrolling sideways",
+        "document.documentElement.scrollWidth <= 390",
+    );
+    std::thread::sleep(Duration::from_millis(1_200));
+    browser.screenshot(&pictures.join("dashboard-phone.png"));
+    assert_eq!(browser.complaints, Vec::<String>::new());
+    // Nothing can be changed here.
+    let refused = estate
+        .lab
+        .run(
+            "lb1",
+            &[
+                "curl",
+                "-s",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "-X",
+                "POST",
+                "http://127.0.0.1:9100/events",
+            ],
+        )
+        .expect("curl");
+    assert_eq!(String::from_utf8_lossy(&refused.stdout), "405");
 }

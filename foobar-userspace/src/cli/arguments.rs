@@ -186,6 +186,9 @@ pub enum Command {
         #[command(subcommand)]
         what: ConfigCommand,
     },
+    /// Writes a manual page for each command into a directory.
+    #[command(hide = true)]
+    Man { directory: PathBuf },
     /// Writes a completion script to standard output.
     Completions { shell: Shell },
 }
