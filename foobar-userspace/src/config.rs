@@ -258,9 +258,35 @@ pub struct L4Service {
     /// At most one address of each family (a backend's answer must name its vip).
     pub vips: Vec<SocketAddr>,
     pub protocol: Protocol,
+    pub on_loss: OnLoss,
     pub backends: Vec<Backend>,
     pub check: Option<Check>,
     pub place: Place,
+}
+
+/// What becomes of the flows of a backend that is lost.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OnLoss {
+    /// They stay with it, should it come back.
+    Keep,
+    /// They go on with another, which resets those that it cannot make sense of.
+    #[default]
+    Resteer,
+    /// Both ends are told at once, by a RST.
+    Reset,
+}
+
+impl OnLoss {
+    pub const ALL: [Self; 3] = [Self::Keep, Self::Resteer, Self::Reset];
+
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Resteer => "resteer",
+            Self::Reset => "reset",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

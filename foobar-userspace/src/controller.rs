@@ -13,6 +13,7 @@ mod memory;
 mod monitoring;
 pub mod notify;
 mod pages;
+mod resets;
 mod rules;
 mod samples;
 pub mod secret;
@@ -179,6 +180,8 @@ struct Controller {
     members: Members,
     /// What the kernel was brought to last.
     desired: Desired,
+    /// Epochs of the backends at which their lost sessions were ended.
+    swept: BTreeMap<u32, u32>,
     in_service: bool,
     checks: Checks<u32>,
     router: Router,
@@ -236,6 +239,7 @@ impl Controller {
             memory.wishes,
             &tables.label_texts()?,
             |vip| tables.ring(vip),
+            |backend| tables.backends.get(backend),
             Instant::now(),
         )?;
         let members = Members::new(estate.sets(), &memory.added);
@@ -260,6 +264,7 @@ impl Controller {
             started: Instant::now(),
             loaded_at: SystemTime::now(),
             desired: Desired::default(),
+            swept: BTreeMap::new(),
             in_service: false,
             hops: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -316,6 +321,7 @@ impl Controller {
         self.desired = desired;
         self.in_service = true;
         self.balancing.enter_service();
+        self.end_lost_sessions();
         for attachment in self.deployment.attachments() {
             tracing::info!(
                 interface = attachment.hook.interface,
@@ -407,14 +413,57 @@ impl Controller {
         }
         let backends = self.balancing.backends(&self.hops);
         let rings = self.balancing.rings();
-        let written = bring_balancing(&mut self.deployment, &self.desired, &backends, &rings);
-        match written {
-            Ok(()) => {
-                self.desired.backends = backends;
-                self.desired.rings = rings;
-                self.troubles.clear("balancing");
-            }
+        match self.write_balancing(backends, rings) {
+            Ok(()) => self.troubles.clear("balancing"),
             Err(error) => self.troubles.grave("balancing", chain(&error)),
+        }
+    }
+
+    /// Flows of a lost backend are cut first: to swap a ring, the kernel waits for every packet under way.
+    fn write_balancing(
+        &mut self,
+        backends: BTreeMap<u32, foobar_ebpf::abi::Backend>,
+        rings: BTreeMap<u32, Ring>,
+    ) -> Result<(), KernelError> {
+        let tables = self.deployment.tables_mut();
+        for (id, backend) in &backends {
+            if self.desired.backends.get(id) != Some(backend) {
+                set_backend(tables, *id, *backend)?;
+            }
+        }
+        self.desired.backends = backends;
+        self.end_lost_sessions();
+        let tables = self.deployment.tables_mut();
+        for (vip, ring) in &rings {
+            if self.desired.rings.get(vip) != Some(ring) {
+                set_ring(tables, *vip, ring)?;
+            }
+        }
+        self.desired.rings = rings;
+        Ok(())
+    }
+
+    /// Only where a service resets, and a backend of one was lost since the last time.
+    fn end_lost_sessions(&mut self) {
+        let epochs: BTreeMap<u32, u32> = self
+            .balancing
+            .resets()
+            .filter_map(|id| Some((id, self.desired.backends.get(&id)?.epoch)))
+            .collect();
+        if epochs.is_empty() || epochs == self.swept {
+            return;
+        }
+        let vips = self.balancing.vips();
+        match resets::end_lost(&mut self.deployment, vips, &self.desired.backends) {
+            Ok(0) => self.swept = epochs,
+            Ok(flows) => {
+                tracing::info!(flows, "reset: their backend is lost");
+                self.swept = epochs;
+            }
+            Err(error) => tracing::warn!(
+                "cannot reset the flows of a lost backend: {}",
+                chain(&error)
+            ),
         }
     }
 
@@ -633,6 +682,7 @@ impl Controller {
         self.balancing = balancing;
         self.members = members;
         self.desired = desired;
+        self.end_lost_sessions();
         self.loaded_at = SystemTime::now();
         self.aim();
         Ok(Reloaded {
@@ -683,26 +733,6 @@ impl Controller {
             }
         }
     }
-}
-
-fn bring_balancing(
-    deployment: &mut Deployment,
-    present: &Desired,
-    backends: &BTreeMap<u32, foobar_ebpf::abi::Backend>,
-    rings: &BTreeMap<u32, Ring>,
-) -> Result<(), KernelError> {
-    let tables = deployment.tables_mut();
-    for (id, backend) in backends {
-        if present.backends.get(id) != Some(backend) {
-            set_backend(tables, *id, *backend)?;
-        }
-    }
-    for (vip, ring) in rings {
-        if present.rings.get(vip) != Some(ring) {
-            set_ring(tables, *vip, ring)?;
-        }
-    }
-    Ok(())
 }
 
 impl Controller {

@@ -5,6 +5,7 @@ mod bpffs;
 pub mod clock;
 mod counters;
 mod device;
+mod emit;
 mod error;
 mod link;
 mod lock;
@@ -142,6 +143,8 @@ pub struct Deployment {
     tables: Tables,
     loaded: BTreeMap<String, Loaded>,
     trials: BTreeMap<String, Ebpf>,
+    /// Loaded when there is something to send for the first time.
+    emitter: Option<Ebpf>,
     egress_mode: EgressMode,
 }
 
@@ -193,6 +196,7 @@ impl Deployment {
             maps,
             loaded: BTreeMap::new(),
             trials: BTreeMap::new(),
+            emitter: None,
             egress_mode: link::best_egress_mode(),
         })
     }

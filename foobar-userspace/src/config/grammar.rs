@@ -535,10 +535,10 @@ static L4_SERVICE: Table = Table {
             "on-backend-loss",
             Kind::Choice(&[
                 now("resteer"),
-                later("keep", USE_RESTEER),
-                later("reset", USE_RESTEER),
+                now("keep"),
+                now("reset"),
             ]),
-            "What happens to the flows of a dead backend: `resteer` (default) sends them to another.",
+            "What happens to the flows of a dead backend: `resteer` (default) sends them to another, `keep` leaves them to it, `reset` ends them on both sides with a RST (TCP; such a service knows each of its flows, which costs a look-up a packet).",
         ),
         key("backends", Kind::Many(&Kind::Table(&BACKEND)), "Where connections go.").needed(),
         key("check", Kind::Table(&CHECK), "How a backend's health is told; without it all count as healthy."),
@@ -553,7 +553,6 @@ static L4_SERVICE: Table = Table {
 };
 
 const USE_DNAT: &str = "write `mode = \"dnat\"`, with the balancer as the backends' way back";
-const USE_RESTEER: &str = "write `on-backend-loss = \"resteer\"`";
 
 static BACKEND: Table = Table {
     what: "a backend",

@@ -179,10 +179,11 @@ fn service_section(service: &L4Service) -> String {
         .map(|each| format!("  {},\n", backend(each)))
         .collect();
     let mut text = format!(
-        "\n[l4.{}]\non = {}\nvip = [{}]\nproto = \"{proto}\"\nmode = \"dnat\"\nbalance = \"hrw\"\non-backend-loss = \"resteer\"\nbackends = [\n{backends}]\n",
+        "\n[l4.{}]\non = {}\nvip = [{}]\nproto = \"{proto}\"\nmode = \"dnat\"\nbalance = \"hrw\"\non-backend-loss = \"{}\"\nbackends = [\n{backends}]\n",
         key(&service.name),
         quoted(&service.on),
         vips.join(", "),
+        service.on_loss.word(),
     );
     if let Some(written) = &service.check {
         let _ = writeln!(text, "check = {}", check(written));

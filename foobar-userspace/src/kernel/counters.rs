@@ -113,6 +113,8 @@ impl Tables {
             routes_v6,
             remembered_v4,
             remembered_v6,
+            sessions_v4,
+            sessions_v6,
             flows_v4,
             flows_v6,
             fragments_v4,

@@ -11,7 +11,8 @@ use std::{
 use aya::maps::{self, IterableMap as _, Map, MapData, MapError, PerCpuValues, lpm_trie};
 use foobar_ebpf::abi::{
     self, Backend, ClientV4, ClientV6, EndpointV4, EndpointV6, Label, LabelKey, Member, MemberV4,
-    MemberV6, NextHop, Remembered, Return, SetInfo, Tally, Trace, Traffic, Vip, map, ruleset,
+    MemberV6, NextHop, Remembered, Return, Session, SetInfo, Tally, Trace, Traffic, Vip, map,
+    ruleset,
 };
 use foobar_ebpf::verdict::Reason;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -462,6 +463,11 @@ pub struct Tables {
     pub wanted_v6: HashTable<[u32; 4], u32>,
     pub remembered_v4: HashTable<ClientV4, Remembered>,
     pub remembered_v6: HashTable<ClientV6, Remembered>,
+    pub sessions_v4: HashTable<ClientV4, Session>,
+    pub sessions_v6: HashTable<ClientV6, Session>,
+    pub leases: ArrayTable<u64>,
+    pub(super) emissions: ArrayTable<abi::Emission>,
+    pub(super) emitted: ArrayTable<u32>,
     pub flows_v4: HashTable<abi::FlowV4, abi::FlowState>,
     pub flows_v6: HashTable<abi::FlowV6, abi::FlowState>,
     pub fragments_v4: HashTable<abi::DatagramV4, abi::FirstFragment>,
@@ -503,6 +509,11 @@ impl Tables {
             wanted_v6: HashTable::open(directory, map::WANTED_V6)?,
             remembered_v4: HashTable::open(directory, map::REMEMBERED_V4)?,
             remembered_v6: HashTable::open(directory, map::REMEMBERED_V6)?,
+            sessions_v4: HashTable::open(directory, map::SESSIONS_V4)?,
+            sessions_v6: HashTable::open(directory, map::SESSIONS_V6)?,
+            leases: ArrayTable::open(directory, map::LEASES)?,
+            emissions: ArrayTable::open(directory, map::EMISSIONS)?,
+            emitted: ArrayTable::open(directory, map::EMITTED)?,
             flows_v4: HashTable::open(directory, map::FLOWS_V4)?,
             flows_v6: HashTable::open(directory, map::FLOWS_V6)?,
             fragments_v4: HashTable::open(directory, map::FRAGMENTS_V4)?,
@@ -601,6 +612,9 @@ impl Tables {
             routes_v6,
             remembered_v4,
             remembered_v6,
+            sessions_v4,
+            sessions_v6,
+            leases,
             flows_v4,
             flows_v6,
             fragments_v4,
@@ -681,7 +695,10 @@ impl Tables {
                         },
                     )?;
                 }
-                LabelKey::VIP => self.vip_traffic.reset(id)?,
+                LabelKey::VIP => {
+                    self.vip_traffic.reset(id)?;
+                    self.leases.set(id, 0)?;
+                }
                 LabelKey::BACKEND => self.backend_traffic.reset(id)?,
                 LabelKey::INTERFACE => {
                     let first = id * 2 * Reason::SLOTS;
@@ -712,6 +729,10 @@ impl Tables {
             self.remembered_v4
                 .forget(|key, flow| of_either(key.vip, flow.backend))?;
             self.remembered_v6
+                .forget(|key, flow| of_either(key.vip, flow.backend))?;
+            self.sessions_v4
+                .forget(|key, flow| of_either(key.vip, flow.backend))?;
+            self.sessions_v6
                 .forget(|key, flow| of_either(key.vip, flow.backend))?;
         }
         Ok(())
