@@ -293,6 +293,7 @@ impl Controller {
         let draft = Estate::compile(config, &options.node, Labels::default(), 1)?;
         let (mut proxying, proxy) = Proxying::new(
             &options.node,
+            &directory,
             memory.wishes.clone(),
             inherited.tickets,
             inherited.sockets,
@@ -479,6 +480,13 @@ impl Controller {
                 }
                 Some(observation) = inbox.proxy.observations.recv() => {
                     self.proxying.observe(observation);
+                }
+                Some(event) = inbox.proxy.acme.recv() => {
+                    if self.proxying.hear_of_order(event)
+                        && let Err(refusal) = self.refresh_tls()
+                    {
+                        tracing::error!("{refusal}");
+                    }
                 }
                 Some(report) = inbox.proxy.reports.recv() => {
                     let mut reports = vec![report];

@@ -1,6 +1,7 @@
 //! foobar's user space: configuration, pure decisions, and the edges that carry them out.
 #![deny(unsafe_code)]
 
+pub mod acme;
 pub mod admin;
 pub mod balancer;
 pub mod config;
