@@ -473,6 +473,10 @@ impl LabelKey {
     pub const INTERFACE: u32 = 4;
     /// the set's name
     pub const SET: u32 = 5;
+    /// `l7.name`
+    pub const SITE: u32 = 6;
+    /// `l7.name host:port`
+    pub const SITE_BACKEND: u32 = 7;
 }
 
 /// Value of `LABELS`: UTF-8, padded with zeros.

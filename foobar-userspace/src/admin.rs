@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 pub use self::{
     access::{Access, Caller},
     deed::Deed,
-    server::{ListenError, listen, serve},
+    server::{Door, ListenError, listen},
 };
 
 /// A request on its way to the controller, and where the answer goes.

@@ -9,6 +9,7 @@ mod log;
 mod manual;
 mod output;
 mod stats;
+mod tls;
 mod top;
 
 use std::{
@@ -124,6 +125,8 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
                 text: grep.clone(),
             },
         ),
+        Command::Tls { what } => tls::run(arguments, what),
+        Command::Upgrade => show(arguments, ask(arguments, &Request::Upgrade)?),
         Command::Detach { interfaces, all } => {
             let which = if *all {
                 Which::All
@@ -425,6 +428,11 @@ fn show(arguments: &Arguments, response: Response) -> Result<(), Failure> {
         Response::Sets(sets) => present(output, "set-list", &Rows { rows: &sets }, || {
             answers::sets(&sets)
         }),
+        Response::Certificates(lines) => {
+            present(output, "tls-list", &Rows { rows: &lines }, || {
+                answers::certificates(&lines)
+            })
+        }
         Response::SetElements(elements) => {
             present(output, "set-show", &Rows { rows: &elements }, || {
                 answers::elements(&elements)

@@ -13,12 +13,15 @@ mod memory;
 mod monitoring;
 pub mod notify;
 mod pages;
+pub mod proxying;
 mod resets;
 mod rules;
 mod samples;
 pub mod secret;
 mod status;
+mod successor;
 mod tellers;
+mod upstreams;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,6 +33,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use ipnet::IpNet;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{broadcast, mpsc},
@@ -46,13 +50,15 @@ use self::{
     memory::Memory,
     monitoring::Monitoring,
     notify::{State, notify},
+    proxying::{Ending, ProxyInbox, Proxying, diagnostics},
     samples::Samples,
     secret::SecretError,
     status::Troubles,
+    successor::{Outcome, Succession, end_proxy, raised},
 };
 use crate::{
     admin::{
-        Question,
+        Door, Question,
         api::{Apply, Maps, Packet, Refusal, Reloaded, Request, Response},
     },
     balancer::Ring,
@@ -63,7 +69,15 @@ use crate::{
     },
     labels::Labels,
     monitor::lines::Line,
+    proxy::{
+        Report,
+        material::{Material, TicketBook},
+        sockets::{BindError, Sockets},
+        tls::Severity,
+    },
     routes::{Event, NextHop, Router, RoutesError},
+    succession::{Ancestor, SuccessionError},
+    tally::Tally,
 };
 
 #[derive(Clone, Debug)]
@@ -82,11 +96,15 @@ pub enum RunError {
     #[error(transparent)]
     Estate(#[from] EstateError),
     #[error(transparent)]
+    Listen(#[from] BindError),
+    #[error(transparent)]
     Kernel(#[from] KernelError),
     #[error(transparent)]
     Secret(#[from] SecretError),
     #[error(transparent)]
     Routes(#[from] RoutesError),
+    #[error(transparent)]
+    Succession(#[from] SuccessionError),
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
 }
@@ -99,6 +117,7 @@ impl RunError {
             Self::Configuration(_) | Self::Estate(_) => 78,
             Self::Kernel(error) if error.is_permission() => 77,
             Self::Secret(error) if error.is_permission() => 77,
+            Self::Listen(error) if error.is_permission() => 77,
             _ => 1,
         }
     }
@@ -112,24 +131,78 @@ impl RunError {
 /// When it cannot start. Once it runs, failures are logged, told by `status`, and tried again.
 pub async fn run(options: Options, questions: mpsc::Receiver<Question>) -> Result<(), RunError> {
     let lock = NodeLock::take(&options.node)?;
-    run_locked(options, lock, questions, broadcast::channel(LINES).0).await
+    run_with(options, lock.into(), questions, broadcast::channel(LINES).0).await
 }
 
-/// [`run`], for one who had to lock the node earlier, as before taking over its socket; log lines come and go by `lines`.
+/// [`run`], for one who had to lock the node earlier, as before taking over its socket or another process's work; log
+/// lines come and go by `lines`.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn run_locked(
+pub async fn run_with(
     options: Options,
-    lock: NodeLock,
+    possession: Possession,
     questions: mpsc::Receiver<Question>,
     lines: broadcast::Sender<Arc<Line>>,
 ) -> Result<(), RunError> {
     // Before anything is attached: a signal during the start is then heard after it.
     let signals = Signals::listen().map_err(RunError::Signals)?;
-    let (controller, inbox) = Controller::start(options, lock, &lines).await?;
+    let ancestor = possession.ancestor;
+    let inherited = Inherited {
+        sockets: possession.sockets,
+        tickets: possession.tickets,
+    };
+    let (mut controller, inbox) =
+        Controller::start(options, possession.lock, inherited, possession.door, &lines).await?;
+    if let Some(ancestor) = ancestor {
+        controller.lock.own()?;
+        // It may have given up waiting and serves on; then the lock told this process nothing, and it ends.
+        ancestor.release()?;
+    }
     controller.serve(signals, inbox, questions).await;
     Ok(())
+}
+
+/// Whether [`run`] could go on with this configuration and these files.
+///
+/// # Errors
+/// As [`run`] for the configuration.
+pub fn rehearse(options: &Options) -> Result<(), RunError> {
+    let config = config::load(&options.config)?;
+    let estate = Estate::compile(config, &options.node, Labels::default(), 1)?;
+    let fatal: Vec<_> = Material::flaws(&estate.config, &options.node, SystemTime::now())
+        .into_iter()
+        .filter(|flaw| flaw.severity != Severity::Doubtful)
+        .collect();
+    if fatal.is_empty() {
+        Ok(())
+    } else {
+        Err(diagnostics(&estate.config, fatal).into())
+    }
+}
+
+/// What a process has of the node before it runs.
+#[derive(Debug)]
+pub struct Possession {
+    pub lock: NodeLock,
+    pub door: Option<Door>,
+    /// The process to succeed.
+    pub ancestor: Option<Ancestor>,
+    /// Its listening sockets.
+    pub sockets: Sockets,
+    pub tickets: TicketBook,
+}
+
+impl From<NodeLock> for Possession {
+    fn from(lock: NodeLock) -> Self {
+        Self {
+            lock,
+            door: None,
+            ancestor: None,
+            sockets: Sockets::default(),
+            tickets: TicketBook::default(),
+        }
+    }
 }
 
 /// What [`run`] would change, one line each; changes nothing.
@@ -146,6 +219,7 @@ struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    upgrade: Signal,
 }
 
 impl Signals {
@@ -154,14 +228,23 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            upgrade: signal(SignalKind::user_defined2())?,
         })
     }
+}
+
+/// What the process before left.
+#[derive(Debug, Default)]
+struct Inherited {
+    sockets: Sockets,
+    tickets: TicketBook,
 }
 
 /// Where news comes from.
 struct Inbox {
     observations: mpsc::Receiver<Observation<u32>>,
     events: mpsc::Receiver<Event>,
+    proxy: ProxyInbox,
 }
 
 struct Controller {
@@ -184,19 +267,26 @@ struct Controller {
     swept: BTreeMap<u32, u32>,
     in_service: bool,
     checks: Checks<u32>,
+    proxying: Proxying,
     router: Router,
     hops: BTreeMap<IpAddr, NextHop>,
     /// Clients' addresses that packets wanted resolved, and until when to care.
     wanted: BTreeMap<IpAddr, Instant>,
     troubles: Troubles,
     monitoring: Monitoring,
-    _lock: NodeLock,
+    /// When files that changed are read.
+    settling: Option<Instant>,
+    succession: Option<Succession>,
+    door: Option<Door>,
+    lock: NodeLock,
 }
 
 impl Controller {
     async fn start(
         options: Options,
         lock: NodeLock,
+        inherited: Inherited,
+        door: Option<Door>,
         lines: &broadcast::Sender<Arc<Line>>,
     ) -> Result<(Self, Inbox), RunError> {
         let config = config::load(&options.config)?;
@@ -218,12 +308,29 @@ impl Controller {
         });
         // Before anything is opened: a configuration that does not compile changes nothing.
         let draft = Estate::compile(config, &options.node, Labels::default(), 1)?;
+        let (mut proxying, proxy) = Proxying::new(
+            &options.node,
+            &directory,
+            memory.wishes.clone(),
+            inherited.tickets,
+            inherited.sockets,
+            Tally::private(),
+        );
+        let proxy_draft = proxying
+            .draft(&draft.config, draft.sites.clone())
+            .map_err(|flaws| diagnostics(&draft.config, flaws))?;
+        proxying.bind(&proxy_draft)?;
         let sizes = Members::new(draft.sets(), &memory.added).sizes();
         let deployment = task::block_in_place(|| Deployment::open(&options.node, keys, sizes))?;
         let labels = Labels::restore(deployment.tables().labels.contents()?);
         let estate = Estate::compile(draft.config, &options.node, labels, 1)?;
         let (router, events) = Router::start().await?;
-        let (checks, observations) = Checks::new(probe);
+        let (checks, observations) =
+            Checks::new(Arc::new(|_, check, address| probe(check, address)));
+        let proxy_draft = proxying
+            .draft(&estate.config, estate.sites.clone())
+            .map_err(|flaws| diagnostics(&estate.config, flaws))?;
+        proxying.adopt(proxy_draft);
         if let Origin::Rebuilt(reason) = deployment.origin() {
             troubles.note(
                 "state",
@@ -274,18 +381,26 @@ impl Controller {
             balancing,
             members,
             checks,
+            proxying,
             router,
             troubles,
-            _lock: lock,
+            settling: None,
+            succession: None,
+            door,
+            lock,
         };
         let mut inbox = Inbox {
             observations,
             events,
+            proxy,
         };
         controller.aim();
         controller.look_around(&mut inbox).await;
         match task::block_in_place(|| controller.take_service()) {
-            Ok(()) => Ok((controller, inbox)),
+            Ok(()) => {
+                controller.proxying.start()?;
+                Ok((controller, inbox))
+            }
             Err(error) => {
                 // The first error is the one to tell.
                 let _ = controller.deployment.abandon();
@@ -298,11 +413,17 @@ impl Controller {
     async fn look_around(&mut self, inbox: &mut Inbox) {
         let patience = time::sleep(LOOK_AROUND);
         tokio::pin!(patience);
-        while !self.balancing.knows_all() || !self.knows_ways() {
+        while !self.balancing.knows_all()
+            || !self.knows_ways()
+            || !self.proxying.upstreams().knows_all()
+        {
             tokio::select! {
                 () = &mut patience => return,
                 Some(event) = inbox.events.recv() => self.learn(event),
                 Some(observation) = inbox.observations.recv() => self.observe(observation),
+                Some(observation) = inbox.proxy.observations.recv() => {
+                    self.proxying.observe(observation);
+                }
             }
         }
     }
@@ -341,8 +462,6 @@ impl Controller {
         mut questions: mpsc::Receiver<Question>,
     ) {
         self.tell_monitoring();
-        let mut tick = time::interval(TICK);
-        tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         notify(State::Ready);
         tracing::info!(
             node = self.options.node,
@@ -350,9 +469,33 @@ impl Controller {
             "running"
         );
         loop {
+            match self.attend(&mut signals, &mut inbox, &mut questions).await {
+                Outcome::Stop => break,
+                Outcome::Succeeded(heir) => match self.hand_over(heir).await {
+                    Ok(()) => return self.retire(&mut signals).await,
+                    Err(error) => self.stay(&error),
+                },
+            }
+        }
+        notify(State::Stopping);
+        tracing::info!("ending; connections of the proxy may end by themselves");
+        end_proxy(self.proxying, Ending::Closed, &mut signals).await;
+        tracing::info!("stopped; the packet path stays in service, `foobar detach` removes it");
+    }
+
+    /// Until told to end, or until another process can take over.
+    async fn attend(
+        &mut self,
+        signals: &mut Signals,
+        inbox: &mut Inbox,
+        questions: &mut mpsc::Receiver<Question>,
+    ) -> Outcome {
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        loop {
             tokio::select! {
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
+                _ = signals.terminate.recv() => return Outcome::Stop,
+                _ = signals.interrupt.recv() => return Outcome::Stop,
                 _ = signals.hangup.recv() => {
                     notify(State::Reloading);
                     if let Err(refusal) = task::block_in_place(|| self.reload(Apply::Now)) {
@@ -360,16 +503,36 @@ impl Controller {
                     }
                     notify(State::Ready);
                 }
+                _ = signals.upgrade.recv() => task::block_in_place(|| self.raise(None)),
+                Some(heir) = raised(&mut self.succession) => match heir {
+                    Ok(heir) => return Outcome::Succeeded(heir),
+                    Err(error) => self.stay(&error),
+                },
                 Some(question) = questions.recv() => self.answer(question),
                 Some(observation) = inbox.observations.recv() => {
                     task::block_in_place(|| self.observe(observation));
+                }
+                Some(observation) = inbox.proxy.observations.recv() => {
+                    self.proxying.observe(observation);
+                }
+                Some(event) = inbox.proxy.acme.recv() => {
+                    if self.proxying.hear_of_order(event)
+                        && let Err(refusal) = self.refresh_tls()
+                    {
+                        tracing::error!("{refusal}");
+                    }
+                }
+                Some(report) = inbox.proxy.reports.recv() => {
+                    let mut reports = vec![report];
+                    while let Ok(report) = inbox.proxy.reports.try_recv() {
+                        reports.push(report);
+                    }
+                    task::block_in_place(|| self.hear(reports));
                 }
                 Some(event) = inbox.events.recv() => task::block_in_place(|| self.learn(event)),
                 _ = tick.tick() => task::block_in_place(|| self.tick()),
             }
         }
-        notify(State::Stopping);
-        tracing::info!("stopped; the packet path stays in service, `foobar detach` removes it");
     }
 }
 
@@ -515,6 +678,7 @@ impl Controller {
             self.bring_members();
             self.keep_memory();
         }
+        self.tend_proxy(now);
         match hops::take_wanted(self.deployment.tables_mut()) {
             Ok(wanted) => self.want(wanted, now),
             Err(error) => tracing::warn!("{}", chain(&error)),
@@ -547,6 +711,81 @@ impl Controller {
             interfaces: self.interfaces(),
             services: self.balancing.services(),
         });
+    }
+
+    /// Offenders go where XDP drops them; the rest is for people.
+    fn hear(&mut self, reports: Vec<Report>) {
+        let mut offenders: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
+        for report in reports {
+            match report {
+                Report::Jail { site, set, client } => {
+                    tracing::warn!(%site, %client, set, "offends; jailed");
+                    offenders.entry(set).or_default().insert(client);
+                }
+                Report::Lost { site, backend } => {
+                    tracing::debug!(%site, %backend, "lost under a request");
+                }
+                Report::Ejected { site, backend, why } => {
+                    tracing::warn!(%site, %backend, why, "left out for a while");
+                }
+            }
+        }
+        for (set, clients) in offenders {
+            let elements: Vec<_> = clients.into_iter().map(IpNet::from).collect();
+            let jailed = self.change_members(|members, tables| {
+                members.add(&set, &elements, None, now(), tables)
+            });
+            match jailed {
+                Ok(_) => self.troubles.clear("jail"),
+                Err(refusal) => self
+                    .troubles
+                    .note("jail", format!("nobody is jailed: {refusal}")),
+            }
+        }
+    }
+
+    /// Workers, tickets, and files that changed on the disk.
+    fn tend_proxy(&mut self, now: Instant) {
+        match self.proxying.tick(now) {
+            Some(trouble) => self.troubles.note("tickets", trouble),
+            None => self.troubles.clear("tickets"),
+        }
+        if self.proxying.is_outdated() && self.settling.is_none() {
+            // Certificate and key are two files: whoever writes them gets a moment.
+            self.settling = Some(now + SETTLED_AFTER);
+        }
+        if self.settling.is_some_and(|due| due <= now) {
+            self.settling = None;
+            if let Err(refusal) = self.refresh_tls() {
+                self.proxying.note_stamps();
+                tracing::error!("{refusal}");
+            }
+        }
+    }
+
+    /// Certificates, keys and pages as they are on the disk now, or as they were.
+    fn refresh_tls(&mut self) -> Result<Response, Refusal> {
+        match self.proxying.refresh(&self.estate.config) {
+            Ok(()) => {
+                self.troubles.clear("tls");
+                let message = "certificates, keys and pages were read again".to_owned();
+                tracing::info!("{message}");
+                Ok(Response::Done { message })
+            }
+            Err(flaws) => {
+                let first = flaws
+                    .first()
+                    .map(|flaw| flaw.message.clone())
+                    .unwrap_or_default();
+                self.troubles.grave(
+                    "tls",
+                    format!("certificates cannot be renewed, those before go on: {first}"),
+                );
+                Err(Refusal::BadConfiguration {
+                    rendered: diagnostics(&self.estate.config, flaws).render(false, RENDER_WIDTH),
+                })
+            }
+        }
     }
 
     /// Has clients' addresses resolved that packets lacked, and kept fresh for a while.
@@ -605,9 +844,21 @@ impl Controller {
         Ok(Response::Done { message })
     }
 
+    /// Of both balancers.
+    fn wishes(&self) -> balancing::Wishes {
+        let is_site = |label: &&String| label.starts_with("l7.");
+        let of_sites = self.proxying.upstreams().wishes().iter();
+        let of_vips = self.balancing.wishes().iter();
+        of_sites
+            .filter(|(label, _)| is_site(label))
+            .chain(of_vips.filter(|(label, _)| !is_site(label)))
+            .map(|(label, wish)| (label.clone(), *wish))
+            .collect()
+    }
+
     fn keep_memory(&mut self) {
         let memory = Memory {
-            wishes: self.balancing.wishes().clone(),
+            wishes: self.wishes(),
             added: self.members.added(),
         };
         match memory.keep(&self.directory) {
@@ -663,6 +914,7 @@ impl Controller {
                 }
             })?;
         let changes = config::diff(&self.estate.config, &next.config);
+        let proxy = self.draft_proxy(&next)?;
         if how == Apply::DryRun {
             return Ok(Reloaded {
                 applied: false,
@@ -673,7 +925,17 @@ impl Controller {
         let balancing = self.balancing.replanned(next.plan.clone(), Instant::now());
         let members = Members::new(next.sets(), &self.members.added());
         let desired = self.desire(&next, &balancing, &members);
-        self.bring_all(&desired, members.sizes())?;
+        self.proxying
+            .bind(&proxy)
+            .map_err(|error| Refusal::Failed {
+                message: chain(&error),
+            })?;
+        if let Err(refusal) = self.bring_all(&desired, members.sizes()) {
+            self.proxying.unbind();
+            return Err(refusal);
+        }
+        self.proxying.adopt(proxy);
+        self.troubles.clear("tls");
         if self.estate.config.admin != next.config.admin {
             tracing::warn!("the administration socket moves at the next start");
         }
@@ -690,6 +952,23 @@ impl Controller {
             generation,
             changes,
         })
+    }
+
+    /// What the next configuration's sites name; a doubt that is new is an error now, while what runs goes on.
+    fn draft_proxy(&mut self, next: &Estate) -> Result<proxying::Draft, Refusal> {
+        let bad = |flaws| Refusal::BadConfiguration {
+            rendered: diagnostics(&next.config, flaws).render(false, RENDER_WIDTH),
+        };
+        let draft = self
+            .proxying
+            .draft(&next.config, next.sites.clone())
+            .map_err(bad)?;
+        let doubts = self.proxying.new_doubts(&draft);
+        if doubts.is_empty() {
+            Ok(draft)
+        } else {
+            Err(bad(doubts))
+        }
     }
 
     /// All of it, or what was before.
@@ -746,6 +1025,12 @@ impl Controller {
             });
             return;
         }
+        if let Request::Upgrade = question.request {
+            // The answer comes when the other process serves, or does not.
+            let answer = question.answer;
+            task::block_in_place(|| self.raise(Some(answer)));
+            return;
+        }
         let answer = task::block_in_place(|| self.respond(question.request));
         // The one who asked may have gone.
         let _ = question.answer.send(answer);
@@ -788,6 +1073,20 @@ impl Controller {
                 service,
                 backend,
                 wish,
+            } if self.is_site(&service) => {
+                let message = self
+                    .proxying
+                    .upstreams_mut()
+                    .wish(&service, &backend, wish)?;
+                self.proxying.tell();
+                self.keep_memory();
+                tracing::info!("{message}");
+                Ok(Response::Done { message })
+            }
+            Request::BackendState {
+                service,
+                backend,
+                wish,
             } => {
                 let message = self
                     .balancing
@@ -798,6 +1097,11 @@ impl Controller {
                 Ok(Response::Done { message })
             }
             Request::Explain(packet) => self.explain(&packet),
+            Request::Certificates => Ok(Response::Certificates(self.proxying.certificates())),
+            Request::TlsReload => self.refresh_tls(),
+            Request::Upgrade => Err(Refusal::Failed {
+                message: "an upgrade is answered by the other process".to_owned(),
+            }),
             Request::ConfigShow => Ok(Response::ConfigText(config::show(&self.estate.config))),
         }
     }
@@ -816,6 +1120,12 @@ impl Controller {
                 targets.join(", ")
             ),
         })
+    }
+
+    /// `l7.www`; `www` where no `l4.www` is.
+    fn is_site(&self, service: &str) -> bool {
+        let is_l4 = self.estate.services().any(|known| known.name == service);
+        self.proxying.upstreams().has(service) && !service.starts_with("l4.") && !is_l4
     }
 
     fn rule_lines(&self) -> Result<Vec<crate::admin::api::RuleLine>, Refusal> {
@@ -894,7 +1204,7 @@ fn probe(
     address: std::net::SocketAddr,
 ) -> std::pin::Pin<Box<dyn Future<Output = Result<Duration, String>> + Send>> {
     Box::pin(async move {
-        crate::probe::run(&check, address)
+        crate::probe::run(&check, address, None)
             .await
             .map_err(|error| chain(&error))
     })
@@ -940,3 +1250,4 @@ const WANTED_FOR: Duration = Duration::from_secs(60);
 /// A scan from spoofed addresses must not make the router watch the whole link.
 const MOST_WANTED: usize = 256;
 const RENDER_WIDTH: usize = 120;
+const SETTLED_AFTER: Duration = Duration::from_secs(1);

@@ -1,6 +1,7 @@
 //! foobar's user space: configuration, pure decisions, and the edges that carry them out.
 #![deny(unsafe_code)]
 
+pub mod acme;
 pub mod admin;
 pub mod balancer;
 pub mod config;
@@ -9,13 +10,18 @@ pub mod courier;
 pub mod doctor;
 pub mod explain;
 pub mod firewall;
+pub mod http;
 pub mod kernel;
 pub mod labels;
 pub mod logbook;
 pub mod monitor;
 pub mod names;
 pub mod probe;
+pub mod proxy;
 pub mod routes;
 pub mod snapshot;
 pub mod stable;
+pub mod steering;
+pub mod succession;
+pub mod tally;
 pub mod web;

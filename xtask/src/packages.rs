@@ -55,6 +55,15 @@ pub const LAB: &[Need] = &[
         service: Some("prometheus-alertmanager"),
     },
     need("chromium", "chromium"),
+    need("pebble", "pebble"),
+    need(
+        "/usr/lib/python3/dist-packages/websockets/__init__.py",
+        "python3-websockets",
+    ),
+    need(
+        "/usr/lib/python3/dist-packages/grpc/__init__.py",
+        "python3-grpcio",
+    ),
 ];
 
 const fn need(program: &'static str, package: &'static str) -> Need {

@@ -30,6 +30,7 @@ impl Request {
             | Self::SetElements { .. }
             | Self::Explain(_)
             | Self::ConfigShow
+            | Self::Certificates
             | Self::Reload {
                 apply: Apply::DryRun,
             } => Access::Read,
@@ -38,6 +39,8 @@ impl Request {
             | Self::SetDelete { .. }
             | Self::SetFlush { .. }
             | Self::AlertTest { .. }
+            | Self::TlsReload
+            | Self::Upgrade
             | Self::BackendState { .. } => Access::Write,
         }
     }

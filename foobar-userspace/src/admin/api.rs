@@ -53,6 +53,12 @@ pub enum Request {
     AlertTest {
         name: String,
     },
+    /// The certificates of the sites.
+    Certificates,
+    /// Reads certificates, keys and pages again.
+    TlsReload,
+    /// Lets the binary on disk take over without a lost connection.
+    Upgrade,
 }
 
 /// Whether a snapshot tells how full each map is.
@@ -80,6 +86,7 @@ pub enum Response {
     Reloaded(Reloaded),
     Rules(Vec<RuleLine>),
     Sets(Vec<SetLine>),
+    Certificates(Vec<CertificateLine>),
     SetElements(Vec<ElementLine>),
     Done { message: String },
     Explained(Box<Explanation>),
@@ -156,6 +163,27 @@ pub struct BackendStatus {
     /// Of the last failed check, or why the state is what it is.
     pub detail: Option<String>,
     pub check_milliseconds: Option<f64>,
+}
+
+/// A certificate of a site.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct CertificateLine {
+    /// `l7.www`
+    pub service: String,
+    pub path: String,
+    pub names: Vec<String>,
+    pub issuer: String,
+    pub serial: String,
+    /// `ECDSA`
+    pub algorithm: String,
+    /// RFC 3339
+    pub not_before: String,
+    pub not_after: String,
+    /// Until its end; 0 after it.
+    pub days_left: u64,
+    /// With an OCSP response.
+    pub stapled: bool,
 }
 
 /// All counters at one instant; they only grow.

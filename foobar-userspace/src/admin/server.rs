@@ -1,8 +1,17 @@
 //! The socket's end in the controller: HTTP over a Unix socket, one route a request.
 
 use std::{
-    convert::Infallible, fs, io, os::unix::fs as unix, os::unix::fs::PermissionsExt as _,
-    path::Path, sync::Arc,
+    convert::Infallible,
+    fmt, fs, io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{
+            fs::{self as unix, PermissionsExt as _},
+            net,
+        },
+    },
+    path::Path,
+    sync::Arc,
 };
 
 use axum::{
@@ -24,6 +33,7 @@ use serde_json::{Map, Value, json};
 use tokio::{
     net::UnixListener,
     sync::{broadcast, mpsc, oneshot},
+    task::AbortHandle,
 };
 
 use super::{
@@ -59,7 +69,7 @@ const LONGEST: usize = 16 << 20;
 ///
 /// # Errors
 /// When the path cannot be bound, or given to the group.
-pub fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ListenError> {
+pub fn listen(path: &Path, group: Option<&str>) -> Result<net::UnixListener, ListenError> {
     let shown = || path.display().to_string();
     let failed = |source| ListenError::Bind {
         path: shown(),
@@ -72,7 +82,7 @@ pub fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ListenEr
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
+    let listener = net::UnixListener::bind(path).map_err(failed)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
     if let Some(group) = group {
         let gid = accounts::gid_of(group).ok_or_else(|| ListenError::NoGroup {
@@ -88,23 +98,71 @@ pub fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ListenEr
     Ok(listener)
 }
 
-/// Hands questions to the controller until it is gone; `record` is told of every change that was asked for.
-pub async fn serve(
-    listener: UnixListener,
-    questions: mpsc::Sender<Question>,
-    record: impl Fn(Deed) + Send + Sync + 'static,
-    lines: broadcast::Sender<Arc<Line>>,
-) {
+/// Where questions come in; closed for a while when another process shall answer them.
+#[derive(Debug)]
+pub struct Door {
+    listener: net::UnixListener,
+    desk: Arc<Desk>,
+    open: Option<AbortHandle>,
+}
+
+impl Door {
+    /// `record` is told of every change that was asked for, `lines` are followed. Needs a runtime.
+    ///
+    /// # Errors
+    /// When the socket cannot be listened on.
+    pub fn open(
+        listener: net::UnixListener,
+        record: impl Fn(Deed) + Send + Sync + 'static,
+        lines: broadcast::Sender<Arc<Line>>,
+    ) -> io::Result<(Self, mpsc::Receiver<Question>)> {
+        listener.set_nonblocking(true)?;
+        let (questions, inbox) = mpsc::channel(16);
+        let desk = Desk {
+            questions,
+            own_uid: rustix::process::geteuid().as_raw(),
+            record: Box::new(record),
+            lines,
+        };
+        let mut door = Self {
+            listener,
+            desk: Arc::new(desk),
+            open: None,
+        };
+        door.reopen()?;
+        Ok((door, inbox))
+    }
+
+    /// # Errors
+    /// When the socket cannot be listened on.
+    pub fn reopen(&mut self) -> io::Result<()> {
+        let listener = UnixListener::from_std(self.listener.try_clone()?)?;
+        let task = tokio::spawn(serve(listener, self.desk.clone()));
+        self.close();
+        self.open = Some(task.abort_handle());
+        Ok(())
+    }
+
+    /// Who asks from now on waits.
+    pub fn close(&mut self) {
+        if let Some(task) = self.open.take() {
+            task.abort();
+        }
+    }
+}
+
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+/// Hands questions to the controller until it is gone.
+async fn serve(listener: UnixListener, desk: Arc<Desk>) {
     let ended = {
-        let questions = questions.clone();
+        let questions = desk.questions.clone();
         async move { questions.closed().await }
     };
-    let desk = Arc::new(Desk {
-        questions,
-        own_uid: rustix::process::geteuid().as_raw(),
-        record: Box::new(record),
-        lines,
-    });
     let service = routes(desk).into_make_service_with_connect_info::<Caller>();
     let served = axum::serve(listener, service).with_graceful_shutdown(ended);
     if let Err(error) = served.await {
@@ -126,6 +184,12 @@ struct Desk {
     own_uid: u32,
     record: Box<dyn Fn(Deed) + Send + Sync>,
     lines: broadcast::Sender<Arc<Line>>,
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Desk").finish_non_exhaustive()
+    }
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
@@ -300,8 +364,13 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("admin.sock");
         let listener = listen(&socket, None).expect("listening");
-        let (questions, mut asked) = mpsc::channel::<Question>(1);
+        let deeds = Arc::new(Mutex::new(Vec::new()));
+        let book = deeds.clone();
+        let record = move |deed| book.lock().expect("one writer").push(deed);
+        let (door, mut asked) =
+            Door::open(listener, record, broadcast::channel(1).0).expect("a door");
         tokio::spawn(async move {
+            let _door = door;
             while let Some(question) = asked.recv().await {
                 let answer = match question.request {
                     Request::SetFlush { set } if set == "jail" => Ok(Response::Done {
@@ -315,10 +384,6 @@ mod tests {
                 let _ = question.answer.send(answer);
             }
         });
-        let deeds = Arc::new(Mutex::new(Vec::new()));
-        let book = deeds.clone();
-        let record = move |deed| book.lock().expect("one writer").push(deed);
-        tokio::spawn(serve(listener, questions, record, broadcast::channel(1).0));
         (directory, socket, deeds)
     }
 

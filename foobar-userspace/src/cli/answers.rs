@@ -1,8 +1,8 @@
 //! The controller's answers as text.
 
 use foobar::admin::api::{
-    AlertLine, AlertState, ElementLine, Explanation, Reloaded, RuleLine, ServiceStatus, SetLine,
-    Status,
+    AlertLine, AlertState, CertificateLine, ElementLine, Explanation, Reloaded, RuleLine,
+    ServiceStatus, SetLine, Status,
 };
 
 use super::{
@@ -191,6 +191,21 @@ pub fn sets(sets: &[SetLine]) -> String {
             number(set.elements),
             number(set.max),
             text(timeout),
+        ]);
+    }
+    columns.text()
+}
+
+pub fn certificates(lines: &[CertificateLine]) -> String {
+    let mut columns = Columns::new(&["SERVICE", "NAMES", "KEY", "UNTIL", "DAYS", "FILE"]);
+    for line in lines {
+        columns.row(vec![
+            text(&line.service),
+            text(line.names.join(", ")),
+            text(&line.algorithm),
+            text(line.not_after.split('T').next().unwrap_or_default()),
+            number(line.days_left),
+            text(&line.path),
         ]);
     }
     columns.text()

@@ -172,6 +172,13 @@ pub enum Command {
         #[arg(long, value_name = "TEXT")]
         grep: Option<String>,
     },
+    /// Certificates of the sites.
+    Tls {
+        #[command(subcommand)]
+        what: TlsCommand,
+    },
+    /// Lets the binary on the disk take over, with its listening sockets, and no connection is lost. As SIGUSR2.
+    Upgrade,
     /// Removes the programs and everything that they kept from the kernel.
     Detach {
         /// Interfaces by their names in the file (`wan`) or their devices.
@@ -321,6 +328,17 @@ pub enum Log {
     Alerts,
     Audit,
     Drops,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TlsCommand {
+    List,
+    /// The certificates of one service, by `www` or `l7.www`.
+    Show {
+        service: String,
+    },
+    /// Reads certificates, keys and pages again; mistakes change nothing.
+    Reload,
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{
     Action, Addresses, Backend, Check, Config, Host, Interface, L4Service, Limit, LimitPer, Node,
-    Peer, Policy, Probe, Protocol, Rule, Set, Traffic, XdpMode, tree::quoted, words::Rate,
+    Peer, Policy, Probe, Protocol, Rule, Secret, Set, Traffic, XdpMode, tree::quoted, words::Rate,
 };
 
 #[must_use]
@@ -217,6 +217,16 @@ fn check(check: &Check) -> String {
     keys.duration("timeout", check.timeout);
     keys.add("rise", check.rise);
     keys.add("fall", check.fall);
+    keys.table()
+}
+
+fn secret(secret: &Secret) -> String {
+    let mut keys = Keys::default();
+    match secret {
+        Secret::Credential(name) => keys.text("credential", name),
+        Secret::Environment(name) => keys.text("env", name),
+        Secret::File(path) => keys.text("file", &path.to_string_lossy()),
+    }
     keys.table()
 }
 

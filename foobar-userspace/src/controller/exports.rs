@@ -324,7 +324,7 @@ impl Exporter {
             Err(error) => {
                 return Outcome::Later {
                     after: None,
-                    why: format!("{error}; {}", error.cure()),
+                    why: chain(&error),
                 };
             }
         };

@@ -36,7 +36,7 @@ pub struct Monitoring {
     node: String,
     started: Instant,
     /// Ends all of them when it is dropped.
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Monitoring {
@@ -77,13 +77,18 @@ impl Monitoring {
             notices,
             node: node.to_owned(),
             started,
-            _tasks: tasks,
+            tasks,
         }
     }
 
     /// What changed in the controller.
     pub fn tell(&self, facts: Facts) {
         self.facts.send_replace(Arc::new(facts));
+    }
+
+    /// Another process takes over: its pages need the addresses.
+    pub fn end(&mut self) {
+        self.tasks.abort_all();
     }
 
     pub fn samples(&self) -> Samples {

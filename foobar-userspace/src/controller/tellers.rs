@@ -119,7 +119,7 @@ async fn attempt_to_tell(
     match &target.by {
         NotifyBy::Webhook(secret) => {
             let url = secret.reveal().map_err(|error| Failure {
-                why: format!("{error}; {}", error.cure()),
+                why: chain(&error),
                 is_final: true,
             })?;
             post(courier, url, notice.webhook()).await

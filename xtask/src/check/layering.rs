@@ -137,12 +137,14 @@ const OUTSIDE_WORLD: &[&[&str]] = &[
 ];
 
 /// The edges, and how the others would name them.
-const EDGES: [(&str, &[&str]); 5] = [
+const EDGES: [(&str, &[&str]); 7] = [
     ("admin", &["crate", "admin"]),
     ("kernel", &["crate", "kernel"]),
     ("names", &["crate", "names"]),
     ("probe", &["crate", "probe"]),
+    ("proxy", &["crate", "proxy"]),
     ("routes", &["crate", "routes"]),
+    ("succession", &["crate", "succession"]),
 ];
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Keys, key, section};
+use super::{Keys, key, secret, section};
 use crate::config::{
     AccessFormat, Admin, Alert, Config, Listen, Log, LogFile, Monitor, Notify, NotifyBy, Side,
     Signals, tree::quoted, words::Size,
@@ -29,7 +29,7 @@ fn monitor(monitor: &Monitor) -> Vec<(String, String)> {
     }
     if let Some(otlp) = &monitor.otlp {
         let mut keys = Keys::default();
-        keys.add("endpoint", &otlp.endpoint);
+        keys.add("endpoint", secret(&otlp.endpoint));
         keys.duration("interval", otlp.interval);
         signals(&mut keys, otlp.signals);
         keys.text("buffer", &Size(otlp.buffer).to_string());
@@ -37,7 +37,7 @@ fn monitor(monitor: &Monitor) -> Vec<(String, String)> {
     }
     if let Some(sumologic) = &monitor.sumologic {
         let mut keys = Keys::default();
-        keys.add("url", &sumologic.url);
+        keys.add("url", secret(&sumologic.url));
         keys.optional("category", sumologic.category.as_deref());
         keys.duration("interval", sumologic.interval);
         signals(&mut keys, sumologic.signals);
@@ -113,7 +113,7 @@ fn notify(notify: &Notify) -> (String, String) {
     match &notify.by {
         NotifyBy::Alertmanager(url) => keys.text("alertmanager", url),
         NotifyBy::Command(words) => keys.list("command", words.iter().cloned()),
-        NotifyBy::Webhook(url) => keys.add("webhook", url),
+        NotifyBy::Webhook(url) => keys.add("webhook", secret(url)),
     }
     keys.duration("repeat", notify.repeat);
     (notify.name.clone(), keys.table())
