@@ -6,8 +6,11 @@ mod diff;
 mod grammar;
 mod l7;
 mod meaning;
+mod monitor;
 mod names;
 mod nearest;
+mod places;
+mod quantity;
 mod schema;
 mod secret;
 mod show;
@@ -32,6 +35,11 @@ pub use self::{
     diagnostics::{Diagnostic, Diagnostics},
     diff::diff,
     l7::*,
+    monitor::{
+        AccessFormat, AccessLog, Alert, DropLog, Listen, Log, LogFile, LogTo, Metric, Monitor,
+        Notify, NotifyBy, Otlp, Quantile, Severity, Side, Signals, SumoLogic, Threshold,
+    },
+    quantity::{Quantity, Unit},
     schema::schema,
     secret::{Revealed, Secret, SecretError},
     show::{rule as show_rule, show},
@@ -88,6 +96,11 @@ pub struct Config {
     /// L7 services by name (`www` for `[l7.www]`).
     pub l7: BTreeMap<String, L7Service>,
     pub proxy: Proxy,
+    pub monitor: Monitor,
+    /// In the order of the file.
+    pub alerts: Vec<Alert>,
+    pub notify: BTreeMap<String, Notify>,
+    pub log: Log,
     pub admin: Admin,
 }
 
@@ -319,6 +332,9 @@ pub enum Probe {
 pub struct Admin {
     /// May hold `{node}`; see [`Admin::socket_of`].
     pub socket: PathBuf,
+    /// Whose members may ask on the socket.
+    pub group: Option<String>,
+    pub dashboard: Option<Listen>,
 }
 
 impl Admin {

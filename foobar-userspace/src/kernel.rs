@@ -1,5 +1,6 @@
 //! The only place that knows aya: a node's programs and maps in the kernel, loaded, pinned, attached, filled and read.
 
+mod batch;
 mod bpffs;
 pub mod clock;
 mod counters;
@@ -8,6 +9,7 @@ mod emit;
 mod error;
 mod link;
 mod lock;
+mod mapped;
 mod object;
 pub mod pinned;
 mod plain;
@@ -28,6 +30,7 @@ pub use self::{
     counters::{Counters, Fill, Interface as InterfaceCounters},
     error::KernelError,
     lock::NodeLock,
+    mapped::Mapped,
     pinned::{Seat, Which, detach, seat},
     table::{
         ArrayTable, CounterTable, Difference, Field, HashTable, Prefix, PrefixTable, Sum, Table,

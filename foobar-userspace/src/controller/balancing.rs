@@ -10,7 +10,7 @@ use foobar_ebpf::abi::{self, LabelKey, Remembered};
 
 use super::{apply::NO_BACKEND, checks::Aim, checks::Observation, hops};
 use crate::{
-    admin::api::{BackendState, BackendStatus, BackendWish, Refusal, ServiceStatus, Snapshot},
+    admin::api::{BackendState, BackendStatus, BackendWish, Refusal, ServiceStatus},
     balancer::{
         Availability, Health, Member, Observed, Plan, PlannedBackend, PlannedVip, Ring, VipRing,
         availabilities, ring::SETTLE,
@@ -378,25 +378,6 @@ impl Balancing {
     }
 
     /// Adds weights and states to counters that were read from the maps alone.
-    pub fn describe(&self, snapshot: &mut Snapshot) {
-        for service in &mut snapshot.services {
-            let label = format!("{} {}", service.name, service.vip);
-            let Some(vip) = self.plan.vips.values().find(|vip| vip.label == label) else {
-                continue;
-            };
-            for (id, planned) in self.members(vip) {
-                let counters = service
-                    .backends
-                    .iter_mut()
-                    .find(|backend| backend.host == planned.host && backend.port == planned.port);
-                if let (Some(counters), Some(health)) = (counters, self.health.get(&id)) {
-                    counters.weight = Some(health.weight(planned.weight));
-                    counters.state = Some(health.state());
-                }
-            }
-        }
-    }
-
     pub fn remarks(&self, hops: &BTreeMap<IpAddr, NextHop>) -> Vec<Remark> {
         let availability = self.availability();
         let is_up = |id: &u32| availability.get(id) == Some(&Availability::Up);

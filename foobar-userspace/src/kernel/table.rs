@@ -4,10 +4,11 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     hash::Hash,
+    os::fd::AsFd as _,
     path::Path,
 };
 
-use aya::maps::{self, Map, MapData, MapError, PerCpuValues, lpm_trie};
+use aya::maps::{self, IterableMap as _, Map, MapData, MapError, PerCpuValues, lpm_trie};
 use foobar_ebpf::abi::{
     self, Backend, ClientV4, ClientV6, EndpointV4, EndpointV6, Label, LabelKey, Member, MemberV4,
     MemberV6, NextHop, Remembered, Return, Session, SetInfo, Tally, Trace, Traffic, Vip, map,
@@ -16,7 +17,7 @@ use foobar_ebpf::abi::{
 use foobar_ebpf::verdict::Reason;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{KernelError, error::errno, plain::Plain};
+use super::{KernelError, batch, error::errno, plain::Plain};
 
 /// What a key or value of a map must be.
 pub trait Field: FromBytes + IntoBytes + Immutable + Copy + fmt::Debug + 'static {}
@@ -135,7 +136,17 @@ impl<K: Field + Eq + Hash, V: Field + PartialEq> HashTable<K, V> {
     /// # Errors
     /// When the kernel refuses to be read.
     pub fn count(&self) -> Result<u64, KernelError> {
-        count(self.name, self.max, self.map.keys())
+        let sizes = (size_of::<K>(), size_of::<V>());
+        count(self.name, self.max, self.map.map(), sizes)
+    }
+
+    /// As [`Table::contents`], in few system calls.
+    ///
+    /// # Errors
+    /// When the kernel refuses to be read.
+    pub fn contents_at_once(&self) -> Result<Vec<(K, V)>, KernelError> {
+        batch::of_hash(self.map.map().fd().as_fd(), self.max)
+            .map_err(|error| KernelError::map("read", self.name, error.into()))
     }
 
     /// Removes the entries that `unwanted` says.
@@ -217,7 +228,8 @@ impl<A: Field + Eq + Hash, V: Field + PartialEq> PrefixTable<A, V> {
     /// # Errors
     /// When the kernel refuses to be read.
     pub fn count(&self) -> Result<u64, KernelError> {
-        count(self.name, self.max, self.map.keys())
+        let sizes = (size_of::<u32>() + size_of::<A>(), size_of::<V>());
+        count(self.name, self.max, self.map.map(), sizes)
     }
 
     fn copy(&mut self, old: &Self) -> Result<(), KernelError> {
@@ -335,6 +347,27 @@ impl<V: Field + Default + Sum> CounterTable<V> {
         Ok(values
             .iter()
             .fold(V::default(), |sum, Plain(value)| sum.plus(*value)))
+    }
+
+    /// The first `count` counters, in few system calls.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn first(&self, count: u32) -> Result<Vec<V>, KernelError> {
+        let failed = |error: MapError| KernelError::map("read", self.name, error);
+        let processors =
+            aya::util::nr_cpus().map_err(|(_, source)| failed(MapError::from(source)))?;
+        let count = count.min(self.map.len());
+        let values = batch::of_processors::<V>(self.map.map().fd().as_fd(), count, processors)
+            .map_err(|error| failed(error.into()))?;
+        Ok(values
+            .iter()
+            .map(|values| {
+                values
+                    .iter()
+                    .fold(V::default(), |sum, value| sum.plus(*value))
+            })
+            .collect())
     }
 
     /// Sets the counter of a recycled id to zero.
@@ -629,7 +662,7 @@ impl Tables {
     /// # Errors
     /// When the kernel refuses.
     pub fn label_texts(&self) -> Result<HashMap<LabelKey, String>, KernelError> {
-        let labels = self.labels.contents()?;
+        let labels = self.labels.contents_at_once()?;
         Ok(labels
             .into_iter()
             .map(|(key, label)| (key, label_text(&label)))
@@ -745,17 +778,14 @@ fn bound(max: u32) -> usize {
     max as usize * 2
 }
 
-fn count<K>(
+fn count(
     name: &'static str,
     max: u32,
-    keys: impl Iterator<Item = Result<K, MapError>>,
+    map: &MapData,
+    (key, value): (usize, usize),
 ) -> Result<u64, KernelError> {
-    let mut count = 0;
-    for key in keys.take(max as usize) {
-        key.map_err(|error| KernelError::map("read", name, error))?;
-        count += 1;
-    }
-    Ok(count)
+    batch::count(map.fd().as_fd(), max, key, value.next_multiple_of(8))
+        .map_err(|error| KernelError::map("count", name, error.into()))
 }
 
 fn refused(name: &'static str, max: u32, error: MapError) -> KernelError {
