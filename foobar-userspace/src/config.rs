@@ -6,9 +6,12 @@ mod diff;
 mod grammar;
 mod l7;
 mod meaning;
+mod monitor;
 mod mysql;
 mod names;
 mod nearest;
+mod places;
+mod quantity;
 mod schema;
 mod secret;
 mod show;
@@ -33,12 +36,17 @@ pub use self::{
     diagnostics::{Diagnostic, Diagnostics},
     diff::diff,
     l7::*,
+    monitor::{
+        AccessFormat, AccessLog, Alert, DropLog, Listen, Log, LogFile, LogTo, Metric, Monitor,
+        Notify, NotifyBy, Otlp, Quantile, Severity, Side, Signals, SumoLogic, Threshold,
+    },
     mysql::{
         Account, EndpointRole, Fallback, MysqlCheck, MysqlMember, MysqlMode, MysqlService,
         OnWriteStall, RejoinWish,
     },
+    quantity::{Quantity, Unit},
     schema::schema,
-    secret::{Secret, SecretError},
+    secret::{Revealed, Secret, SecretError},
     show::{rule as show_rule, show},
     words::Misread,
 };
@@ -95,6 +103,11 @@ pub struct Config {
     pub proxy: Proxy,
     /// Database clusters by name (`app` for `[mysql.app]`).
     pub mysql: BTreeMap<String, MysqlService>,
+    pub monitor: Monitor,
+    /// In the order of the file.
+    pub alerts: Vec<Alert>,
+    pub notify: BTreeMap<String, Notify>,
+    pub log: Log,
     pub admin: Admin,
 }
 
@@ -252,9 +265,35 @@ pub struct L4Service {
     /// At most one address of each family (a backend's answer must name its vip).
     pub vips: Vec<SocketAddr>,
     pub protocol: Protocol,
+    pub on_loss: OnLoss,
     pub backends: Vec<Backend>,
     pub check: Option<Check>,
     pub place: Place,
+}
+
+/// What becomes of the flows of a backend that is lost.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OnLoss {
+    /// They stay with it, should it come back.
+    Keep,
+    /// They go on with another, which resets those that it cannot make sense of.
+    #[default]
+    Resteer,
+    /// Both ends are told at once, by a RST.
+    Reset,
+}
+
+impl OnLoss {
+    pub const ALL: [Self; 3] = [Self::Keep, Self::Resteer, Self::Reset];
+
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Resteer => "resteer",
+            Self::Reset => "reset",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -300,6 +339,9 @@ pub enum Probe {
 pub struct Admin {
     /// May hold `{node}`; see [`Admin::socket_of`].
     pub socket: PathBuf,
+    /// Whose members may ask on the socket.
+    pub group: Option<String>,
+    pub dashboard: Option<Listen>,
 }
 
 impl Admin {

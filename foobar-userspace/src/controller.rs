@@ -5,14 +5,24 @@ mod balancing;
 pub mod checks;
 mod clusters;
 mod estate;
+mod exports;
+mod facts;
 pub mod hops;
+mod logs;
 mod members;
 mod memory;
+mod monitoring;
 pub mod notify;
+mod pages;
+pub mod proxying;
+mod resets;
 mod rules;
 mod samples;
 pub mod secret;
 mod status;
+mod successor;
+mod tellers;
+mod upstreams;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,12 +30,14 @@ use std::{
     io,
     net::IpAddr,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use ipnet::IpNet;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{broadcast, mpsc},
     task, time,
 };
 
@@ -35,26 +47,39 @@ use self::{
     checks::{Checks, Observation},
     clusters::{Clusters, Steered},
     estate::{Estate, EstateError},
+    facts::Facts,
     members::{Members, Now},
     memory::Memory,
+    monitoring::Monitoring,
     notify::{State, notify},
+    proxying::{Ending, ProxyInbox, Proxying, diagnostics},
     samples::Samples,
     secret::SecretError,
     status::Troubles,
+    successor::{Outcome, Succession, end_proxy, raised},
 };
 use crate::{
     admin::{
-        Question,
-        api::{Apply, ClusterStatus, Maps, Packet, Refusal, Reloaded, Request, Response, Snapshot},
+        Door, Question,
+        api::{Apply, Maps, Packet, Refusal, Reloaded, Request, Response},
     },
+    balancer::Ring,
     config::{self, Diagnostics},
     explain,
     kernel::{
         Deployment, Direction, HashKeys, KernelError, NodeLock, Origin, Sizes, Table, Tables, clock,
     },
     labels::Labels,
+    monitor::lines::Line,
+    proxy::{
+        Report,
+        material::{Material, TicketBook},
+        sockets::{BindError, Sockets},
+        tls::Severity,
+    },
     routes::{Event, NextHop, Router, RoutesError},
-    snapshot,
+    succession::{Ancestor, SuccessionError},
+    tally::Tally,
 };
 
 #[derive(Clone, Debug)]
@@ -73,11 +98,15 @@ pub enum RunError {
     #[error(transparent)]
     Estate(#[from] EstateError),
     #[error(transparent)]
+    Listen(#[from] BindError),
+    #[error(transparent)]
     Kernel(#[from] KernelError),
     #[error(transparent)]
     Secret(#[from] SecretError),
     #[error(transparent)]
     Routes(#[from] RoutesError),
+    #[error(transparent)]
+    Succession(#[from] SuccessionError),
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
 }
@@ -90,6 +119,7 @@ impl RunError {
             Self::Configuration(_) | Self::Estate(_) => 78,
             Self::Kernel(error) if error.is_permission() => 77,
             Self::Secret(error) if error.is_permission() => 77,
+            Self::Listen(error) if error.is_permission() => 77,
             _ => 1,
         }
     }
@@ -103,23 +133,78 @@ impl RunError {
 /// When it cannot start. Once it runs, failures are logged, told by `status`, and tried again.
 pub async fn run(options: Options, questions: mpsc::Receiver<Question>) -> Result<(), RunError> {
     let lock = NodeLock::take(&options.node)?;
-    run_locked(options, lock, questions).await
+    run_with(options, lock.into(), questions, broadcast::channel(LINES).0).await
 }
 
-/// [`run`], for one who had to lock the node earlier, as before taking over its socket.
+/// [`run`], for one who had to lock the node earlier, as before taking over its socket or another process's work; log
+/// lines come and go by `lines`.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn run_locked(
+pub async fn run_with(
     options: Options,
-    lock: NodeLock,
+    possession: Possession,
     questions: mpsc::Receiver<Question>,
+    lines: broadcast::Sender<Arc<Line>>,
 ) -> Result<(), RunError> {
     // Before anything is attached: a signal during the start is then heard after it.
     let signals = Signals::listen().map_err(RunError::Signals)?;
-    let (controller, inbox) = Controller::start(options, lock).await?;
+    let ancestor = possession.ancestor;
+    let inherited = Inherited {
+        sockets: possession.sockets,
+        tickets: possession.tickets,
+    };
+    let (mut controller, inbox) =
+        Controller::start(options, possession.lock, inherited, possession.door, &lines).await?;
+    if let Some(ancestor) = ancestor {
+        controller.lock.own()?;
+        // It may have given up waiting and serves on; then the lock told this process nothing, and it ends.
+        ancestor.release()?;
+    }
     controller.serve(signals, inbox, questions).await;
     Ok(())
+}
+
+/// Whether [`run`] could go on with this configuration and these files.
+///
+/// # Errors
+/// As [`run`] for the configuration.
+pub fn rehearse(options: &Options) -> Result<(), RunError> {
+    let config = config::load(&options.config)?;
+    let estate = Estate::compile(config, &options.node, Labels::default(), 1)?;
+    let fatal: Vec<_> = Material::flaws(&estate.config, &options.node, SystemTime::now())
+        .into_iter()
+        .filter(|flaw| flaw.severity != Severity::Doubtful)
+        .collect();
+    if fatal.is_empty() {
+        Ok(())
+    } else {
+        Err(diagnostics(&estate.config, fatal).into())
+    }
+}
+
+/// What a process has of the node before it runs.
+#[derive(Debug)]
+pub struct Possession {
+    pub lock: NodeLock,
+    pub door: Option<Door>,
+    /// The process to succeed.
+    pub ancestor: Option<Ancestor>,
+    /// Its listening sockets.
+    pub sockets: Sockets,
+    pub tickets: TicketBook,
+}
+
+impl From<NodeLock> for Possession {
+    fn from(lock: NodeLock) -> Self {
+        Self {
+            lock,
+            door: None,
+            ancestor: None,
+            sockets: Sockets::default(),
+            tickets: TicketBook::default(),
+        }
+    }
 }
 
 /// What [`run`] would change, one line each; changes nothing.
@@ -136,6 +221,7 @@ struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    upgrade: Signal,
 }
 
 impl Signals {
@@ -144,8 +230,16 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            upgrade: signal(SignalKind::user_defined2())?,
         })
     }
+}
+
+/// What the process before left.
+#[derive(Debug, Default)]
+struct Inherited {
+    sockets: Sockets,
+    tickets: TicketBook,
 }
 
 /// Where news comes from.
@@ -153,6 +247,7 @@ struct Inbox {
     observations: mpsc::Receiver<Observation<u32>>,
     events: mpsc::Receiver<Event>,
     steered: mpsc::Receiver<Steered>,
+    proxy: ProxyInbox,
 }
 
 struct Controller {
@@ -161,6 +256,9 @@ struct Controller {
     /// Where [`Memory`] is kept.
     directory: PathBuf,
     started: Instant,
+    started_at: SystemTime,
+    /// That of the estate, for those who look at it beside the loop.
+    config: Arc<config::Config>,
     loaded_at: SystemTime,
     deployment: Deployment,
     estate: Estate,
@@ -168,20 +266,33 @@ struct Controller {
     members: Members,
     /// What the kernel was brought to last.
     desired: Desired,
+    /// Epochs of the backends at which their lost sessions were ended.
+    swept: BTreeMap<u32, u32>,
     in_service: bool,
     checks: Checks<u32>,
     clusters: Clusters,
+    proxying: Proxying,
     router: Router,
     hops: BTreeMap<IpAddr, NextHop>,
     /// Clients' addresses that packets wanted resolved, and until when to care.
     wanted: BTreeMap<IpAddr, Instant>,
     troubles: Troubles,
-    samples: Samples,
-    _lock: NodeLock,
+    monitoring: Monitoring,
+    /// When files that changed are read.
+    settling: Option<Instant>,
+    succession: Option<Succession>,
+    door: Option<Door>,
+    lock: NodeLock,
 }
 
 impl Controller {
-    async fn start(options: Options, lock: NodeLock) -> Result<(Self, Inbox), RunError> {
+    async fn start(
+        options: Options,
+        lock: NodeLock,
+        inherited: Inherited,
+        door: Option<Door>,
+        lines: &broadcast::Sender<Arc<Line>>,
+    ) -> Result<(Self, Inbox), RunError> {
         let config = config::load(&options.config)?;
         let directory = options
             .state
@@ -201,13 +312,30 @@ impl Controller {
         });
         // Before anything is opened: a configuration that does not compile changes nothing.
         let draft = Estate::compile(config, &options.node, Labels::default(), 1)?;
+        let (mut proxying, proxy) = Proxying::new(
+            &options.node,
+            &directory,
+            memory.wishes.clone(),
+            inherited.tickets,
+            inherited.sockets,
+            Tally::private(),
+        );
+        let proxy_draft = proxying
+            .draft(&draft.config, draft.sites.clone())
+            .map_err(|flaws| diagnostics(&draft.config, flaws))?;
+        proxying.bind(&proxy_draft)?;
         let sizes = Members::new(draft.sets(), &memory.added).sizes();
         let deployment = task::block_in_place(|| Deployment::open(&options.node, keys, sizes))?;
         let labels = Labels::restore(deployment.tables().labels.contents()?);
         let estate = Estate::compile(draft.config, &options.node, labels, 1)?;
         let (router, events) = Router::start().await?;
-        let (checks, observations) = Checks::new(probe);
         let (clusters, steered) = Clusters::new(options.node.clone(), directory.clone());
+        let (checks, observations) =
+            Checks::new(Arc::new(|_, check, address| probe(check, address)));
+        let proxy_draft = proxying
+            .draft(&estate.config, estate.sites.clone())
+            .map_err(|flaws| diagnostics(&estate.config, flaws))?;
+        proxying.adopt(proxy_draft);
         if let Origin::Rebuilt(reason) = deployment.origin() {
             troubles.note(
                 "state",
@@ -223,15 +351,33 @@ impl Controller {
             memory.wishes,
             &tables.label_texts()?,
             |vip| tables.ring(vip),
+            |backend| tables.backends.get(backend),
             Instant::now(),
         )?;
         let members = Members::new(estate.sets(), &memory.added);
+        let started_at = SystemTime::now();
+        let config = Arc::new(estate.config.clone());
+        let facts = Facts {
+            config: config.clone(),
+            started_at,
+            loaded_at: started_at,
+            reload_failed: false,
+            in_service: false,
+            generation: estate.ruleset.generation,
+            interfaces: Vec::new(),
+            services: balancing.services(),
+            clusters: Vec::new(),
+        };
         let mut controller = Self {
+            monitoring: Monitoring::begin(&options.node, facts, lines),
+            started_at,
+            config,
             keys,
             directory,
             started: Instant::now(),
             loaded_at: SystemTime::now(),
             desired: Desired::default(),
+            swept: BTreeMap::new(),
             in_service: false,
             hops: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -242,20 +388,27 @@ impl Controller {
             members,
             checks,
             clusters,
+            proxying,
             router,
             troubles,
-            samples: Samples::default(),
-            _lock: lock,
+            settling: None,
+            succession: None,
+            door,
+            lock,
         };
         let mut inbox = Inbox {
             observations,
             events,
             steered,
+            proxy,
         };
         controller.aim();
         controller.look_around(&mut inbox).await;
         match task::block_in_place(|| controller.take_service()) {
-            Ok(()) => Ok((controller, inbox)),
+            Ok(()) => {
+                controller.proxying.start()?;
+                Ok((controller, inbox))
+            }
             Err(error) => {
                 // The first error is the one to tell.
                 let _ = controller.deployment.abandon();
@@ -268,12 +421,18 @@ impl Controller {
     async fn look_around(&mut self, inbox: &mut Inbox) {
         let patience = time::sleep(LOOK_AROUND);
         tokio::pin!(patience);
-        while !self.balancing.knows_all() || !self.knows_ways() {
+        while !self.balancing.knows_all()
+            || !self.knows_ways()
+            || !self.proxying.upstreams().knows_all()
+        {
             tokio::select! {
                 () = &mut patience => return,
                 Some(event) = inbox.events.recv() => self.learn(event),
                 Some(observation) = inbox.observations.recv() => self.observe(observation),
                 Some(steered) = inbox.steered.recv() => self.follow_roles(&steered),
+                Some(observation) = inbox.proxy.observations.recv() => {
+                    self.proxying.observe(observation);
+                }
             }
         }
     }
@@ -292,6 +451,7 @@ impl Controller {
         self.desired = desired;
         self.in_service = true;
         self.balancing.enter_service();
+        self.end_lost_sessions();
         for attachment in self.deployment.attachments() {
             tracing::info!(
                 interface = attachment.hook.interface,
@@ -310,9 +470,7 @@ impl Controller {
         mut inbox: Inbox,
         mut questions: mpsc::Receiver<Question>,
     ) {
-        let _sampler = self.samples.keep(self.options.node.clone());
-        let mut tick = time::interval(TICK);
-        tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        self.tell_monitoring();
         notify(State::Ready);
         tracing::info!(
             node = self.options.node,
@@ -320,9 +478,33 @@ impl Controller {
             "running"
         );
         loop {
+            match self.attend(&mut signals, &mut inbox, &mut questions).await {
+                Outcome::Stop => break,
+                Outcome::Succeeded(heir) => match self.hand_over(heir).await {
+                    Ok(()) => return self.retire(&mut signals).await,
+                    Err(error) => self.stay(&error),
+                },
+            }
+        }
+        notify(State::Stopping);
+        tracing::info!("ending; connections of the proxy may end by themselves");
+        end_proxy(self.proxying, Ending::Closed, &mut signals).await;
+        tracing::info!("stopped; the packet path stays in service, `foobar detach` removes it");
+    }
+
+    /// Until told to end, or until another process can take over.
+    async fn attend(
+        &mut self,
+        signals: &mut Signals,
+        inbox: &mut Inbox,
+        questions: &mut mpsc::Receiver<Question>,
+    ) -> Outcome {
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        loop {
             tokio::select! {
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
+                _ = signals.terminate.recv() => return Outcome::Stop,
+                _ = signals.interrupt.recv() => return Outcome::Stop,
                 _ = signals.hangup.recv() => {
                     notify(State::Reloading);
                     if let Err(refusal) = task::block_in_place(|| self.reload(Apply::Now)) {
@@ -330,6 +512,11 @@ impl Controller {
                     }
                     notify(State::Ready);
                 }
+                _ = signals.upgrade.recv() => task::block_in_place(|| self.raise(None)),
+                Some(heir) = raised(&mut self.succession) => match heir {
+                    Ok(heir) => return Outcome::Succeeded(heir),
+                    Err(error) => self.stay(&error),
+                },
                 Some(question) = questions.recv() => self.answer(question),
                 Some(observation) = inbox.observations.recv() => {
                     task::block_in_place(|| self.observe(observation));
@@ -337,12 +524,27 @@ impl Controller {
                 Some(steered) = inbox.steered.recv() => {
                     task::block_in_place(|| self.follow_roles(&steered));
                 }
+                Some(observation) = inbox.proxy.observations.recv() => {
+                    self.proxying.observe(observation);
+                }
+                Some(event) = inbox.proxy.acme.recv() => {
+                    if self.proxying.hear_of_order(event)
+                        && let Err(refusal) = self.refresh_tls()
+                    {
+                        tracing::error!("{refusal}");
+                    }
+                }
+                Some(report) = inbox.proxy.reports.recv() => {
+                    let mut reports = vec![report];
+                    while let Ok(report) = inbox.proxy.reports.try_recv() {
+                        reports.push(report);
+                    }
+                    task::block_in_place(|| self.hear(reports));
+                }
                 Some(event) = inbox.events.recv() => task::block_in_place(|| self.learn(event)),
                 _ = tick.tick() => task::block_in_place(|| self.tick()),
             }
         }
-        notify(State::Stopping);
-        tracing::info!("stopped; the packet path stays in service, `foobar detach` removes it");
     }
 }
 
@@ -378,6 +580,7 @@ impl Controller {
     fn observe(&mut self, observation: Observation<u32>) {
         if self.balancing.observe(observation, Instant::now()) {
             self.bring_balancing();
+            self.tell_monitoring();
         }
     }
 
@@ -399,19 +602,78 @@ impl Controller {
             return;
         }
         let backends = self.balancing.backends(&self.hops);
-        let next = Desired {
-            backends,
-            rings: self.balancing.rings(),
-            returns_v4: self.balancing.returns_v4(),
-            returns_v6: self.balancing.returns_v6(),
-            ..self.desired.clone()
-        };
-        match bring_balancing(&mut self.deployment, &self.desired, &next) {
-            Ok(()) => {
-                self.desired = next;
-                self.troubles.clear("balancing");
-            }
+        let rings = self.balancing.rings();
+        match self.write_balancing(backends, rings) {
+            Ok(()) => self.troubles.clear("balancing"),
             Err(error) => self.troubles.grave("balancing", chain(&error)),
+        }
+    }
+
+    /// Flows of a lost backend are cut first: to swap a ring, the kernel waits for every packet under way.
+    fn write_balancing(
+        &mut self,
+        backends: BTreeMap<u32, foobar_ebpf::abi::Backend>,
+        rings: BTreeMap<u32, Ring>,
+    ) -> Result<(), KernelError> {
+        let tables = self.deployment.tables_mut();
+        for (id, backend) in &backends {
+            if self.desired.backends.get(id) != Some(backend) {
+                set_backend(tables, *id, *backend)?;
+            }
+        }
+        self.desired.backends = backends;
+        self.end_lost_sessions();
+        self.write_returns()?;
+        let tables = self.deployment.tables_mut();
+        for (vip, ring) in &rings {
+            if self.desired.rings.get(vip) != Some(ring) {
+                set_ring(tables, *vip, ring)?;
+            }
+        }
+        self.desired.rings = rings;
+        Ok(())
+    }
+
+    /// Only members of clusters change their way back while they run, and only from one address of theirs to the other.
+    fn write_returns(&mut self) -> Result<(), KernelError> {
+        let tables = self.deployment.tables_mut();
+        let (v4, v6) = (self.balancing.returns_v4(), self.balancing.returns_v6());
+        for (key, back) in &v4 {
+            if self.desired.returns_v4.get(key) != Some(back) {
+                tables.returns_v4.insert(*key, *back)?;
+            }
+        }
+        for (key, back) in &v6 {
+            if self.desired.returns_v6.get(key) != Some(back) {
+                tables.returns_v6.insert(*key, *back)?;
+            }
+        }
+        self.desired.returns_v4 = v4;
+        self.desired.returns_v6 = v6;
+        Ok(())
+    }
+
+    /// Only where a service resets, and a backend of one was lost since the last time.
+    fn end_lost_sessions(&mut self) {
+        let epochs: BTreeMap<u32, u32> = self
+            .balancing
+            .resets()
+            .filter_map(|id| Some((id, self.desired.backends.get(&id)?.epoch)))
+            .collect();
+        if epochs.is_empty() || epochs == self.swept {
+            return;
+        }
+        let vips = self.balancing.vips();
+        match resets::end_lost(&mut self.deployment, vips, &self.desired.backends) {
+            Ok(0) => self.swept = epochs,
+            Ok(flows) => {
+                tracing::info!(flows, "reset: their backend is lost");
+                self.swept = epochs;
+            }
+            Err(error) => tracing::warn!(
+                "cannot reset the flows of a lost backend: {}",
+                chain(&error)
+            ),
         }
     }
 
@@ -463,6 +725,7 @@ impl Controller {
             self.bring_members();
             self.keep_memory();
         }
+        self.tend_proxy(now);
         match hops::take_wanted(self.deployment.tables_mut()) {
             Ok(wanted) => self.want(wanted, now),
             Err(error) => tracing::warn!("{}", chain(&error)),
@@ -479,6 +742,97 @@ impl Controller {
                 self.troubles.clear("attachment");
             }
             Err(error) => self.troubles.grave("attachment", chain(&error)),
+        }
+        self.tell_monitoring();
+        notify(State::Alive);
+    }
+
+    fn tell_monitoring(&self) {
+        self.monitoring.tell(Facts {
+            config: self.config.clone(),
+            started_at: self.started_at,
+            loaded_at: self.loaded_at,
+            reload_failed: self.troubles.has("reload"),
+            in_service: self.in_service,
+            generation: self.estate.ruleset.generation,
+            interfaces: self.interfaces(),
+            services: self.balancing.services(),
+            clusters: self.clusters.status(),
+        });
+    }
+
+    /// Offenders go where XDP drops them; the rest is for people.
+    fn hear(&mut self, reports: Vec<Report>) {
+        let mut offenders: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
+        for report in reports {
+            match report {
+                Report::Jail { site, set, client } => {
+                    tracing::warn!(%site, %client, set, "offends; jailed");
+                    offenders.entry(set).or_default().insert(client);
+                }
+                Report::Lost { site, backend } => {
+                    tracing::debug!(%site, %backend, "lost under a request");
+                }
+                Report::Ejected { site, backend, why } => {
+                    tracing::warn!(%site, %backend, why, "left out for a while");
+                }
+            }
+        }
+        for (set, clients) in offenders {
+            let elements: Vec<_> = clients.into_iter().map(IpNet::from).collect();
+            let jailed = self.change_members(|members, tables| {
+                members.add(&set, &elements, None, now(), tables)
+            });
+            match jailed {
+                Ok(_) => self.troubles.clear("jail"),
+                Err(refusal) => self
+                    .troubles
+                    .note("jail", format!("nobody is jailed: {refusal}")),
+            }
+        }
+    }
+
+    /// Workers, tickets, and files that changed on the disk.
+    fn tend_proxy(&mut self, now: Instant) {
+        match self.proxying.tick(now) {
+            Some(trouble) => self.troubles.note("tickets", trouble),
+            None => self.troubles.clear("tickets"),
+        }
+        if self.proxying.is_outdated() && self.settling.is_none() {
+            // Certificate and key are two files: whoever writes them gets a moment.
+            self.settling = Some(now + SETTLED_AFTER);
+        }
+        if self.settling.is_some_and(|due| due <= now) {
+            self.settling = None;
+            if let Err(refusal) = self.refresh_tls() {
+                self.proxying.note_stamps();
+                tracing::error!("{refusal}");
+            }
+        }
+    }
+
+    /// Certificates, keys and pages as they are on the disk now, or as they were.
+    fn refresh_tls(&mut self) -> Result<Response, Refusal> {
+        match self.proxying.refresh(&self.estate.config) {
+            Ok(()) => {
+                self.troubles.clear("tls");
+                let message = "certificates, keys and pages were read again".to_owned();
+                tracing::info!("{message}");
+                Ok(Response::Done { message })
+            }
+            Err(flaws) => {
+                let first = flaws
+                    .first()
+                    .map(|flaw| flaw.message.clone())
+                    .unwrap_or_default();
+                self.troubles.grave(
+                    "tls",
+                    format!("certificates cannot be renewed, those before go on: {first}"),
+                );
+                Err(Refusal::BadConfiguration {
+                    rendered: diagnostics(&self.estate.config, flaws).render(false, RENDER_WIDTH),
+                })
+            }
         }
     }
 
@@ -538,9 +892,21 @@ impl Controller {
         Ok(Response::Done { message })
     }
 
+    /// Of both balancers.
+    fn wishes(&self) -> balancing::Wishes {
+        let is_site = |label: &&String| label.starts_with("l7.");
+        let of_sites = self.proxying.upstreams().wishes().iter();
+        let of_vips = self.balancing.wishes().iter();
+        of_sites
+            .filter(|(label, _)| is_site(label))
+            .chain(of_vips.filter(|(label, _)| !is_site(label)))
+            .map(|(label, wish)| (label.clone(), *wish))
+            .collect()
+    }
+
     fn keep_memory(&mut self) {
         let memory = Memory {
-            wishes: self.balancing.wishes().clone(),
+            wishes: self.wishes(),
             added: self.members.added(),
         };
         match memory.keep(&self.directory) {
@@ -578,6 +944,7 @@ impl Controller {
             }
             Err(_) => {}
         }
+        self.tell_monitoring();
         result
     }
 
@@ -595,6 +962,7 @@ impl Controller {
                 }
             })?;
         let changes = config::diff(&self.estate.config, &next.config);
+        let proxy = self.draft_proxy(&next)?;
         if how == Apply::DryRun {
             return Ok(Reloaded {
                 applied: false,
@@ -605,14 +973,26 @@ impl Controller {
         let balancing = self.balancing.replanned(next.plan.clone(), Instant::now());
         let members = Members::new(next.sets(), &self.members.added());
         let desired = self.desire(&next, &balancing, &members);
-        self.bring_all(&desired, members.sizes())?;
+        self.proxying
+            .bind(&proxy)
+            .map_err(|error| Refusal::Failed {
+                message: chain(&error),
+            })?;
+        if let Err(refusal) = self.bring_all(&desired, members.sizes()) {
+            self.proxying.unbind();
+            return Err(refusal);
+        }
+        self.proxying.adopt(proxy);
+        self.troubles.clear("tls");
         if self.estate.config.admin != next.config.admin {
             tracing::warn!("the administration socket moves at the next start");
         }
+        self.config = Arc::new(next.config.clone());
         self.estate = next;
         self.balancing = balancing;
         self.members = members;
         self.desired = desired;
+        self.end_lost_sessions();
         self.loaded_at = SystemTime::now();
         self.aim();
         Ok(Reloaded {
@@ -620,6 +1000,23 @@ impl Controller {
             generation,
             changes,
         })
+    }
+
+    /// What the next configuration's sites name; a doubt that is new is an error now, while what runs goes on.
+    fn draft_proxy(&mut self, next: &Estate) -> Result<proxying::Draft, Refusal> {
+        let bad = |flaws| Refusal::BadConfiguration {
+            rendered: diagnostics(&next.config, flaws).render(false, RENDER_WIDTH),
+        };
+        let draft = self
+            .proxying
+            .draft(&next.config, next.sites.clone())
+            .map_err(bad)?;
+        let doubts = self.proxying.new_doubts(&draft);
+        if doubts.is_empty() {
+            Ok(draft)
+        } else {
+            Err(bad(doubts))
+        }
     }
 
     /// All of it, or what was before.
@@ -665,53 +1062,26 @@ impl Controller {
     }
 }
 
-fn bring_balancing(
-    deployment: &mut Deployment,
-    present: &Desired,
-    next: &Desired,
-) -> Result<(), KernelError> {
-    let tables = deployment.tables_mut();
-    for (id, backend) in &next.backends {
-        if present.backends.get(id) != Some(backend) {
-            set_backend(tables, *id, *backend)?;
-        }
-    }
-    // Only members of clusters change their way back here, and only from one address to the other.
-    for (key, back) in &next.returns_v4 {
-        if present.returns_v4.get(key) != Some(back) {
-            tables.returns_v4.insert(*key, *back)?;
-        }
-    }
-    for (key, back) in &next.returns_v6 {
-        if present.returns_v6.get(key) != Some(back) {
-            tables.returns_v6.insert(*key, *back)?;
-        }
-    }
-    for (vip, ring) in &next.rings {
-        if present.rings.get(vip) != Some(ring) {
-            set_ring(tables, *vip, ring)?;
-        }
-    }
-    Ok(())
-}
-
 impl Controller {
     fn answer(&mut self, question: Question) {
         if let Request::Snapshot { maps } = question.request {
             // The counters may be many: they are read beside the loop.
-            let node = self.options.node.clone();
-            let balancing = self.balancing.clone();
-            let earlier = self.samples.earlier();
-            let clusters = self.clusters.status();
-            task::spawn_blocking(move || {
-                let snapshot = snapshot_of(&node, maps, earlier.as_ref(), &balancing, clusters);
-                let _ = question.answer.send(snapshot);
+            self.tell_monitoring();
+            let samples = self.monitoring.samples();
+            tokio::spawn(async move {
+                let _ = question.answer.send(snapshot_of(&samples, maps).await);
             });
             return;
         }
         if let Request::Mysql { cluster, command } = question.request {
             self.clusters
                 .command(cluster.as_deref(), command, question.answer);
+            return;
+        }
+        if let Request::Upgrade = question.request {
+            // The answer comes when the other process serves, or does not.
+            let answer = question.answer;
+            task::block_in_place(|| self.raise(Some(answer)));
             return;
         }
         let answer = task::block_in_place(|| self.respond(question.request));
@@ -724,13 +1094,10 @@ impl Controller {
             Request::Status => self
                 .status()
                 .map(|status| Response::Status(Box::new(status))),
-            Request::Snapshot { maps } => snapshot_of(
-                &self.options.node,
-                maps,
-                self.samples.earlier().as_ref(),
-                &self.balancing,
-                self.clusters.status(),
-            ),
+            Request::Snapshot { .. } => Err(Refusal::Failed {
+                message: "a snapshot is answered beside the loop".to_owned(),
+            }),
+            Request::AlertTest { name } => self.rehearse(&name),
             Request::Reload { apply } => self.reload(apply).map(Response::Reloaded),
             Request::Rules => self.rule_lines().map(Response::Rules),
             Request::Sets => self
@@ -759,6 +1126,20 @@ impl Controller {
                 service,
                 backend,
                 wish,
+            } if self.is_site(&service) => {
+                let message = self
+                    .proxying
+                    .upstreams_mut()
+                    .wish(&service, &backend, wish)?;
+                self.proxying.tell();
+                self.keep_memory();
+                tracing::info!("{message}");
+                Ok(Response::Done { message })
+            }
+            Request::BackendState {
+                service,
+                backend,
+                wish,
             } => {
                 let message = self
                     .balancing
@@ -770,8 +1151,35 @@ impl Controller {
             }
             Request::Explain(packet) => self.explain(&packet),
             Request::Mysql { .. } => Ok(Response::Clusters(self.clusters.status())),
+            Request::Certificates => Ok(Response::Certificates(self.proxying.certificates())),
+            Request::TlsReload => self.refresh_tls(),
+            Request::Upgrade => Err(Refusal::Failed {
+                message: "an upgrade is answered by the other process".to_owned(),
+            }),
             Request::ConfigShow => Ok(Response::ConfigText(config::show(&self.estate.config))),
         }
+    }
+
+    fn rehearse(&self, name: &str) -> Result<Response, Refusal> {
+        let targets = self.monitoring.rehearse(name).ok_or_else(|| {
+            let alerts = self.estate.config.alerts.iter();
+            let known: Vec<&str> = alerts.map(|alert| alert.name.as_str()).collect();
+            Refusal::NotFound {
+                message: format!("there is no alert `{name}`; there is {}", known.join(", ")),
+            }
+        })?;
+        Ok(Response::Done {
+            message: format!(
+                "told {} that {name} fires, and that it ended",
+                targets.join(", ")
+            ),
+        })
+    }
+
+    /// `l7.www`; `www` where no `l4.www` is.
+    fn is_site(&self, service: &str) -> bool {
+        let is_l4 = self.estate.services().any(|known| known.name == service);
+        self.proxying.upstreams().has(service) && !service.starts_with("l4.") && !is_l4
     }
 
     fn rule_lines(&self) -> Result<Vec<crate::admin::api::RuleLine>, Refusal> {
@@ -833,20 +1241,15 @@ impl Controller {
     }
 }
 
-fn snapshot_of(
-    node: &str,
-    maps: Maps,
-    earlier: Option<&Snapshot>,
-    balancing: &Balancing,
-    clusters: Vec<ClusterStatus>,
-) -> Result<Response, Refusal> {
-    let mut snapshot = snapshot::of_pins(node, maps).map_err(|error| refusal(&error))?;
-    if let Some(earlier) = earlier {
-        snapshot::rate(earlier, &mut snapshot);
+async fn snapshot_of(samples: &Samples, maps: Maps) -> Result<Response, Refusal> {
+    let snapshot = samples
+        .recent(maps)
+        .await
+        .map_err(|error| refusal(&error))?;
+    let mut snapshot = Arc::unwrap_or_clone(snapshot);
+    if maps == Maps::LeftOut {
+        snapshot.maps.clear();
     }
-    snapshot.source = "controller".to_owned();
-    balancing.describe(&mut snapshot);
-    snapshot.clusters = clusters;
     Ok(Response::Snapshot(Box::new(snapshot)))
 }
 
@@ -855,7 +1258,7 @@ fn probe(
     address: std::net::SocketAddr,
 ) -> std::pin::Pin<Box<dyn Future<Output = Result<Duration, String>> + Send>> {
     Box::pin(async move {
-        crate::probe::run(&check, address)
+        crate::probe::run(&check, address, None)
             .await
             .map_err(|error| chain(&error))
     })
@@ -893,9 +1296,12 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// Log lines that one who reads too slowly may be behind.
+pub const LINES: usize = 8_192;
 const TICK: Duration = Duration::from_millis(500);
 const LOOK_AROUND: Duration = Duration::from_millis(1_500);
 const WANTED_FOR: Duration = Duration::from_secs(60);
 /// A scan from spoofed addresses must not make the router watch the whole link.
 const MOST_WANTED: usize = 256;
 const RENDER_WIDTH: usize = 120;
+const SETTLED_AFTER: Duration = Duration::from_secs(1);

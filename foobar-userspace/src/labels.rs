@@ -14,7 +14,10 @@ use foobar_ebpf::abi::{
     Label, LabelKey, MAX_BACKENDS, MAX_INTERFACES, MAX_RULES, MAX_SETS, MAX_VIPS,
 };
 
-use crate::stable;
+use crate::{
+    stable,
+    tally::{MAX_SITE_BACKENDS, MAX_SITES},
+};
 
 /// What an id stands for; ids of different kinds are independent.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -24,6 +27,8 @@ pub enum Kind {
     Backend,
     Interface,
     Set,
+    Site,
+    SiteBackend,
 }
 
 /// The ids of all names of a node.
@@ -194,12 +199,14 @@ impl Table {
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Rule,
         Self::Vip,
         Self::Backend,
         Self::Interface,
         Self::Set,
+        Self::Site,
+        Self::SiteBackend,
     ];
 
     /// As [`LabelKey::kind`] has it.
@@ -211,6 +218,8 @@ impl Kind {
             Self::Backend => LabelKey::BACKEND,
             Self::Interface => LabelKey::INTERFACE,
             Self::Set => LabelKey::SET,
+            Self::Site => LabelKey::SITE,
+            Self::SiteBackend => LabelKey::SITE_BACKEND,
         }
     }
 
@@ -228,6 +237,8 @@ impl Kind {
             Self::Backend => MAX_BACKENDS,
             Self::Interface => MAX_INTERFACES,
             Self::Set => MAX_SETS,
+            Self::Site => MAX_SITES,
+            Self::SiteBackend => MAX_SITE_BACKENDS,
         }
     }
 
@@ -248,6 +259,8 @@ impl fmt::Display for Kind {
             Self::Backend => "backend",
             Self::Interface => "interface",
             Self::Set => "set",
+            Self::Site => "site",
+            Self::SiteBackend => "site backend",
         })
     }
 }
@@ -256,6 +269,18 @@ impl fmt::Display for Kind {
 #[must_use]
 pub fn rule(policy: &str, rule: &str) -> String {
     format!("{policy}/{rule}")
+}
+
+/// `l7.www`
+#[must_use]
+pub fn site(service: &str) -> String {
+    format!("l7.{service}")
+}
+
+/// `l7.www web1:8443`
+#[must_use]
+pub fn site_backend(service: &str, host: &str, port: u16) -> String {
+    format!("l7.{service} {host}:{port}")
 }
 
 /// `l4.plain 203.0.113.10:8080`

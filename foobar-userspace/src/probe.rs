@@ -1,24 +1,39 @@
-//! Asks a backend whether it is well: by a TCP connection, or by a request of HTTP/1.1.
+//! Asks a backend whether it is well: by a TCP connection, or by a request of HTTP/1.1, in clear or encrypted.
 
 use std::{
     io,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use rustls::pki_types::ServerName;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
+use tokio_rustls::TlsConnector;
 
 use crate::config::{Check, Probe};
+
+/// How a backend is spoken to in secret.
+#[derive(Clone, Debug)]
+pub struct Secrecy {
+    pub config: Arc<rustls::ClientConfig>,
+    /// The name that its certificate must bear.
+    pub name: ServerName<'static>,
+}
 
 /// Why a backend is not well.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeFailure {
     #[error("cannot connect")]
     Connect(#[source] io::Error),
+    #[error("TLS failed")]
+    Tls(#[source] io::Error),
+    #[error("nobody said whom to trust")]
+    NoTrust,
     #[error("the connection broke")]
     Broken(#[source] io::Error),
     #[error("it answered {found}, not {expected}")]
@@ -33,40 +48,72 @@ pub enum ProbeFailure {
 ///
 /// # Errors
 /// Why it is not well.
-pub async fn run(check: &Check, backend: SocketAddr) -> Result<Duration, ProbeFailure> {
+pub async fn run(
+    check: &Check,
+    backend: SocketAddr,
+    secrecy: Option<&Secrecy>,
+) -> Result<Duration, ProbeFailure> {
     let begun = Instant::now();
-    timeout(check.timeout, ask(&check.probe, backend))
+    timeout(check.timeout, ask(&check.probe, backend, secrecy))
         .await
         .map_err(|_| ProbeFailure::TooSlow(check.timeout))??;
     Ok(begun.elapsed())
 }
 
-async fn ask(probe: &Probe, backend: SocketAddr) -> Result<(), ProbeFailure> {
+async fn ask(
+    probe: &Probe,
+    backend: SocketAddr,
+    secrecy: Option<&Secrecy>,
+) -> Result<(), ProbeFailure> {
     let mut stream = TcpStream::connect(backend)
         .await
         .map_err(ProbeFailure::Connect)?;
-    let Probe::Http { path, expect } = probe else {
-        return Ok(());
-    };
+    match probe {
+        Probe::Tcp => Ok(()),
+        Probe::Http { path, expect } => {
+            let found = request(&mut stream, path, &backend.to_string()).await?;
+            as_expected(found, *expect)
+        }
+        Probe::Https { path, expect } => {
+            let secrecy = secrecy.ok_or(ProbeFailure::NoTrust)?;
+            let mut config = (*secrecy.config).clone();
+            // Whatever requests are sent by: the question is HTTP/1.1.
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            let mut stream = TlsConnector::from(Arc::new(config))
+                .connect(secrecy.name.clone(), stream)
+                .await
+                .map_err(ProbeFailure::Tls)?;
+            let found = request(&mut stream, path, &secrecy.name.to_str()).await?;
+            as_expected(found, *expect)
+        }
+    }
+}
+
+fn as_expected(found: u16, expected: u16) -> Result<(), ProbeFailure> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(ProbeFailure::Status { found, expected })
+    }
+}
+
+async fn request<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    path: &str,
+    host: &str,
+) -> Result<u16, ProbeFailure> {
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {backend}\r\nUser-Agent: foobar-check\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: foobar-check\r\nConnection: close\r\n\r\n"
     );
     stream
         .write_all(request.as_bytes())
         .await
         .map_err(ProbeFailure::Broken)?;
-    let found = status(&first_line(&mut stream).await?).ok_or(ProbeFailure::NotHttp)?;
-    if found == *expect {
-        Ok(())
-    } else {
-        Err(ProbeFailure::Status {
-            found,
-            expected: *expect,
-        })
-    }
+    stream.flush().await.map_err(ProbeFailure::Broken)?;
+    status(&first_line(stream).await?).ok_or(ProbeFailure::NotHttp)
 }
 
-async fn first_line(stream: &mut TcpStream) -> Result<Vec<u8>, ProbeFailure> {
+async fn first_line<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, ProbeFailure> {
     let mut line = Vec::new();
     let mut chunk = [0; LONGEST_LINE];
     loop {

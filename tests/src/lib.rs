@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod nemesis;
 pub mod network;
 mod passing;
+pub mod pki;
 pub mod processes;
 pub mod servers;
 
@@ -94,9 +95,14 @@ impl Lab {
         }
         self.databases.start(&self.config, &self.processes)?;
         progress("nginx and gunicorn on three servers");
-        let authority = servers::write_certificates(Path::new(STATE))?;
+        let certificates = Path::new(STATE).join("tls");
+        let names: Vec<&str> = servers::of(&self.config)
+            .map(|server| server.name.as_str())
+            .collect();
+        pki::write(&certificates, &names)?;
+        fs::copy(certificates.join("ca.pem"), Path::new(STATE).join("ca.pem"))?;
         for server in servers::of(&self.config) {
-            servers::start_web(server, &authority, &self.processes)?;
+            servers::start_web(server, &certificates, &self.processes)?;
         }
         for server in servers::of(&self.config) {
             self.wait(&format!("{} answers", server.name), || {
@@ -119,6 +125,18 @@ impl Lab {
                 ) && self.succeeds(
                     "client",
                     &["curl", "-fsS", "-m1", "http://[2001:db8::10]:8080/healthz"],
+                ) && self.succeeds(
+                    "client",
+                    &[
+                        "curl",
+                        "-fsS",
+                        "-m1",
+                        "--cacert",
+                        "/run/foobar-lab/ca.pem",
+                        "--resolve",
+                        "www.foobar.com:443:203.0.113.10",
+                        "https://www.foobar.com/healthz",
+                    ],
                 )
             })?;
             if self.databases != Databases::None {
@@ -178,6 +196,14 @@ impl Lab {
         })
     }
 
+    /// Makes another process the product's controller on a node, after an upgrade.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn adopt_foobar(&self, node: &str, pid: u32) -> Result<()> {
+        self.processes.adopt(&format!("foobar-{node}"), pid)
+    }
+
     /// Ends the product's controller on a node with a signal (`KILL`, `TERM`, `HUP`).
     ///
     /// # Errors
@@ -192,6 +218,14 @@ impl Lab {
     /// When it does not run.
     pub fn stop_web(&self, server: &str) -> Result<()> {
         self.processes.end(&format!("nginx-{server}"))
+    }
+
+    /// Kills a server's nginx with all its workers, in the middle of whatever it does.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill_web(&self, server: &str) -> Result<()> {
+        self.processes.kill(&format!("nginx-{server}"))
     }
 
     /// Starts a server's nginx again.

@@ -64,6 +64,16 @@ impl Processes {
         Ok(())
     }
 
+    /// Remembers another process by a name: one that the first has started and left its work to.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn adopt(&self, name: &str, pid: u32) -> Result<()> {
+        let started = start_time(pid).with_context(|| format!("no process {pid} runs"))?;
+        fs::write(self.note(name), format!("{pid} {started}"))?;
+        Ok(())
+    }
+
     /// The pid, if the process that was started still runs: a pid that was given to another has another start time.
     fn pid(&self, name: &str) -> Option<i32> {
         let note = fs::read_to_string(self.note(name)).ok()?;
@@ -94,11 +104,12 @@ impl Processes {
         let Some(pid) = self.pid(name) else {
             return Ok(());
         };
-        kill(-pid, libc::SIGTERM)?;
+        let group = group(pid).unwrap_or(pid);
+        kill(-group, libc::SIGTERM)?;
         let begun = Instant::now();
         while self.pid(name).is_some() {
             if begun.elapsed() > Duration::from_secs(3) {
-                kill(-pid, libc::SIGKILL)?;
+                kill(-group, libc::SIGKILL)?;
             }
             if begun.elapsed() > Duration::from_secs(6) {
                 bail!("{name} (pid {pid}) does not end");
@@ -106,6 +117,21 @@ impl Processes {
             thread::sleep(Duration::from_millis(20));
         }
         fs::remove_file(self.note(name)).or_else(absent_is_fine)?;
+        Ok(())
+    }
+
+    /// Kills a daemon and its children at once.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&self, name: &str) -> Result<()> {
+        let Some(pid) = self.pid(name) else {
+            bail!("{name} does not run");
+        };
+        kill(-group(pid).unwrap_or(pid), libc::SIGKILL)?;
+        while self.pid(name).is_some() {
+            thread::sleep(Duration::from_millis(5));
+        }
         Ok(())
     }
 
@@ -158,6 +184,13 @@ impl Processes {
         }
         text
     }
+}
+
+/// Field 5 of `/proc/PID/stat`.
+fn group(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_whitespace().nth(2)?.parse().ok()
 }
 
 /// Field 22 of `/proc/PID/stat`, in clock ticks since boot; none for a zombie.

@@ -1,4 +1,4 @@
-//! The lab's real servers: nginx in front of gunicorn, and dnsmasq for foobar.com.
+//! The lab's real servers: nginx in front of gunicorn, of a WebSocket and of a gRPC service; dnsmasq for foobar.com.
 
 use std::{
     fs,
@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use foobar::config::{Config, Host};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use crate::{STATE, databases, in_namespace, processes::Processes};
 
@@ -27,8 +26,13 @@ pub const PACKAGES: &[&str] = &[
     "nginx",
     "python3-pymysql",
     "rsync",
+    "python3-grpcio",
+    "python3-websockets",
     "util-linux",
 ];
+
+/// Debian's, which has Debian's modules.
+pub const PYTHON: &str = "/usr/bin/python3";
 
 /// The web servers among the hosts.
 pub fn of(config: &Config) -> impl Iterator<Item = &Host> {
@@ -62,40 +66,11 @@ pub fn start_names(config: &Config, processes: &Processes) -> Result<()> {
     processes.spawn("dnsmasq", &mut command)
 }
 
-/// Certificate and key of www.foobar.com; the authority is left as `ca.pem`.
-#[derive(Clone, Debug)]
-pub struct Certificate {
-    pub chain: PathBuf,
-    pub key: PathBuf,
-}
-
-/// # Errors
-/// When a file cannot be written.
-pub fn write_certificates(directory: &Path) -> Result<Certificate> {
-    let mut authority = CertificateParams::new(Vec::new())?;
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    authority
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, "foobar lab");
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
-    let key = KeyPair::generate()?;
-    let names = ["www.foobar.com".to_owned(), "foobar.com".to_owned()];
-    let leaf = CertificateParams::new(names)?.signed_by(&key, &authority)?;
-    let certificate = Certificate {
-        chain: directory.join("www.pem"),
-        key: directory.join("www.key"),
-    };
-    fs::write(directory.join("ca.pem"), authority.pem())?;
-    fs::write(&certificate.chain, leaf.pem())?;
-    fs::write(&certificate.key, key.serialize_pem())?;
-    Ok(certificate)
-}
-
 /// Starts gunicorn and nginx of a server.
 ///
 /// # Errors
 /// When one cannot be started.
-pub fn start_web(server: &Host, certificate: &Certificate, processes: &Processes) -> Result<()> {
+pub fn start_web(server: &Host, certificates: &Path, processes: &Processes) -> Result<()> {
     let name = &server.name;
     let home = home(name);
     for directory in ["static", "tmp"] {
@@ -108,8 +83,10 @@ pub fn start_web(server: &Host, certificate: &Certificate, processes: &Processes
     let application = application_address(name)?;
     fs::write(
         home.join("nginx.conf"),
-        nginx_configuration(&home, certificate, application),
+        nginx_configuration(&home, name, certificates, application),
     )?;
+    fs::write(home.join("websocket.py"), WEBSOCKET)?;
+    fs::write(home.join("grpc_echo.py"), GRPC)?;
     let mut command = in_namespace(&self::application(name), "gunicorn");
     command
         .args([
@@ -125,6 +102,15 @@ pub fn start_web(server: &Host, certificate: &Certificate, processes: &Processes
         .env("DATABASE_PASSWORD", databases::APPLICATION.1)
         .env("PYTHONDONTWRITEBYTECODE", "1");
     processes.spawn(&format!("gunicorn-{name}"), &mut command)?;
+    for program in ["websocket", "grpc_echo"] {
+        let mut command = in_namespace(name, PYTHON);
+        command
+            .arg(format!("{program}.py"))
+            .current_dir(&home)
+            .env("SERVER", name)
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        processes.spawn(&format!("{program}-{name}"), &mut command)?;
+    }
     start_nginx(name, processes)
 }
 
@@ -163,26 +149,61 @@ pub fn application_address(server: &str) -> Result<Ipv4Addr> {
     Ok(Ipv4Addr::new(10, 0, 1, 10 + number))
 }
 
-fn nginx_configuration(home: &Path, certificate: &Certificate, application: Ipv4Addr) -> String {
+/// 80 and 8443 (the certificate of the public name) for what XDP balances; 8444 and 8445 (HTTP/2, for gRPC) with mutual
+/// TLS for the proxy.
+fn nginx_configuration(
+    home: &Path,
+    server: &str,
+    certificates: &Path,
+    application: Ipv4Addr,
+) -> String {
     let home = home.display();
-    let chain = certificate.chain.display();
-    let key = certificate.key.display();
+    let tls = certificates.display();
+    let inside = format!(
+        "ssl_certificate {tls}/{server}.pem; ssl_certificate_key {tls}/{server}.key;\n\
+             ssl_client_certificate {tls}/internal-ca.pem; ssl_verify_client on;\n"
+    );
+    let locations = format!(
+        "location /static/ {{ root {home}; }}\n\
+             location /websocket {{\n\
+               proxy_pass http://127.0.0.1:8001;\n\
+               proxy_http_version 1.1;\n\
+               proxy_set_header Upgrade $http_upgrade;\n\
+               proxy_set_header Connection upgrade;\n\
+               proxy_read_timeout 1h;\n\
+             }}\n\
+             location / {{\n\
+               proxy_pass http://{application}:8000;\n\
+               proxy_http_version 1.1;\n\
+               proxy_set_header Host $host;\n\
+               proxy_set_header X-Peer $remote_addr;\n\
+               proxy_set_header X-Certificate $ssl_client_s_dn;\n\
+             }}\n"
+    );
     format!(
         "daemon off;\nuser root;\nworker_processes 1;\npid {home}/nginx.pid;\n\
          events {{ worker_connections 4096; }}\n\
          http {{\n\
            access_log off;\n\
+           keepalive_requests 1000000;\n\
+           client_max_body_size 64m;\n\
            client_body_temp_path {home}/tmp; proxy_temp_path {home}/tmp;\n\
            fastcgi_temp_path {home}/tmp; uwsgi_temp_path {home}/tmp; scgi_temp_path {home}/tmp;\n\
            server {{\n\
              listen 80; listen [::]:80; listen 8443 ssl; listen [::]:8443 ssl;\n\
-             ssl_certificate {chain}; ssl_certificate_key {key};\n\
-             location /static/ {{ root {home}; }}\n\
-             location / {{\n\
-               proxy_pass http://{application}:8000;\n\
-               proxy_set_header Host $host;\n\
-               proxy_set_header X-Peer $remote_addr;\n\
-             }}\n\
+             ssl_certificate {tls}/www.pem; ssl_certificate_key {tls}/www.key;\n\
+             {locations}\
+           }}\n\
+           server {{\n\
+             listen 8444 ssl; listen [::]:8444 ssl;\n\
+             {inside}\
+             {locations}\
+           }}\n\
+           server {{\n\
+             listen 8445 ssl http2; listen [::]:8445 ssl http2;\n\
+             {inside}\
+             location = /healthz {{ return 200; }}\n\
+             location / {{ grpc_pass grpc://127.0.0.1:8002; }}\n\
            }}\n\
          }}\n"
     )
@@ -190,6 +211,44 @@ fn nginx_configuration(home: &Path, certificate: &Certificate, application: Ipv4
 
 /// Where the application finds its databases: writes at 3306, reads at 3307.
 const BALANCER: &str = "10.0.0.10";
+/// Says back what it is told; `who` asks for the server's name.
+const WEBSOCKET: &str = r#"import asyncio, os
+import websockets
+
+async def echo(socket):
+    async for message in socket:
+        await socket.send(os.environ["SERVER"] if message == "who" else message)
+
+async def main():
+    async with websockets.serve(echo, "127.0.0.1", 8001):
+        await asyncio.Future()
+
+asyncio.run(main())
+"#;
+
+/// Says back what it is told, once or often, and fails on request; bytes stand for messages, so that no compiler of
+/// protocol buffers is needed.
+const GRPC: &str = r#"import concurrent.futures, grpc
+
+def echo(request, context):
+    context.set_trailing_metadata((("x-length", str(len(request))),))
+    if request == b"fail":
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, "as was asked")
+    return request
+
+def chat(requests, context):
+    for request in requests:
+        yield request
+
+server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
+server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("lab.Echo", {
+    "Once": grpc.unary_unary_rpc_method_handler(echo),
+    "Chat": grpc.stream_stream_rpc_method_handler(chat),
+}),))
+server.add_insecure_port("127.0.0.1:8002")
+server.start()
+server.wait_for_termination()
+"#;
 
 const APPLICATION: &str = r#"import json, os, time
 from urllib.parse import parse_qs

@@ -61,6 +61,26 @@ pub const LAB: &[Need] = &[
         package: "python3-pymysql",
         service: None,
     },
+    Need {
+        program: "prometheus",
+        package: "prometheus",
+        service: Some("prometheus"),
+    },
+    Need {
+        program: "prometheus-alertmanager",
+        package: "prometheus-alertmanager",
+        service: Some("prometheus-alertmanager"),
+    },
+    need("chromium", "chromium"),
+    need("pebble", "pebble"),
+    need(
+        "/usr/lib/python3/dist-packages/websockets/__init__.py",
+        "python3-websockets",
+    ),
+    need(
+        "/usr/lib/python3/dist-packages/grpc/__init__.py",
+        "python3-grpcio",
+    ),
 ];
 
 const fn need(program: &'static str, package: &'static str) -> Need {

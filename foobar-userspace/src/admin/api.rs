@@ -12,12 +12,13 @@ pub use crate::{
 };
 
 /// What the controller is asked; one variant per route.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
     Status,
     /// The counters, as they stand.
     Snapshot {
+        #[serde(default)]
         maps: Maps,
     },
     Reload {
@@ -31,11 +32,13 @@ pub enum Request {
     },
     SetAdd {
         set: String,
+        #[schemars(with = "Vec<String>")]
         elements: Vec<IpNet>,
         timeout: Option<Duration>,
     },
     SetDelete {
         set: String,
+        #[schemars(with = "Vec<String>")]
         elements: Vec<IpNet>,
     },
     SetFlush {
@@ -54,10 +57,20 @@ pub enum Request {
         cluster: Option<String>,
         command: MysqlCommand,
     },
+    /// Tells everyone of an alert as if it fired, and then as if it ended.
+    AlertTest {
+        name: String,
+    },
+    /// The certificates of the sites.
+    Certificates,
+    /// Reads certificates, keys and pages again.
+    TlsReload,
+    /// Lets the binary on disk take over without a lost connection.
+    Upgrade,
 }
 
 /// What an operator wants of a database cluster.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MysqlCommand {
     Status,
@@ -74,14 +87,15 @@ pub enum MysqlCommand {
 }
 
 /// Whether a snapshot tells how full each map is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Maps {
     Counted,
+    #[default]
     LeftOut,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Apply {
     DryRun,
@@ -89,7 +103,7 @@ pub enum Apply {
 }
 
 /// The controller's answer to each [`Request`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Response {
     Status(Box<Status>),
@@ -97,6 +111,7 @@ pub enum Response {
     Reloaded(Reloaded),
     Rules(Vec<RuleLine>),
     Sets(Vec<SetLine>),
+    Certificates(Vec<CertificateLine>),
     SetElements(Vec<ElementLine>),
     Done { message: String },
     Explained(Box<Explanation>),
@@ -178,8 +193,29 @@ pub struct BackendStatus {
     pub check_milliseconds: Option<f64>,
 }
 
-/// All counters at one instant; they only grow.
+/// A certificate of a site.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct CertificateLine {
+    /// `l7.www`
+    pub service: String,
+    pub path: String,
+    pub names: Vec<String>,
+    pub issuer: String,
+    pub serial: String,
+    /// `ECDSA`
+    pub algorithm: String,
+    /// RFC 3339
+    pub not_before: String,
+    pub not_after: String,
+    /// Until its end; 0 after it.
+    pub days_left: u64,
+    /// With an OCSP response.
+    pub stapled: bool,
+}
+
+/// All counters at one instant; they only grow.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Snapshot {
     pub node: String,
@@ -195,6 +231,80 @@ pub struct Snapshot {
     pub clusters: Vec<ClusterStatus>,
     /// Only where they were asked for: counting them takes a walk through each.
     pub maps: Vec<MapUse>,
+    /// What the controller knows beside the counters; `None` when read from the maps alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<ControllerState>,
+    #[serde(default)]
+    pub alerts: Vec<AlertLine>,
+    #[serde(default)]
+    pub exports: Vec<ExportLine>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct ControllerState {
+    pub version: String,
+    /// Unix seconds.
+    pub started_at: f64,
+    /// Unix seconds at which the snapshot was taken.
+    pub at: f64,
+    /// Unix seconds of the last successful load.
+    pub loaded_at: f64,
+    /// The last reload was refused; what ran before goes on.
+    pub reload_failed: bool,
+    pub generation: u64,
+    pub interfaces: Vec<InterfaceStatus>,
+}
+
+/// An `[[alert]]` and how it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct AlertLine {
+    pub name: String,
+    pub metric: String,
+    pub of: Option<String>,
+    pub severity: String,
+    /// `calm`, `pending` (holds, and not for long enough yet) or `firing`.
+    pub state: AlertState,
+    /// `above 5000/s`
+    pub threshold: String,
+    /// What was measured last; `None` where there is nothing to measure.
+    pub value: Option<f64>,
+    /// The value as a person would say it.
+    pub said: Option<String>,
+    /// Unix seconds since when it is in this state; `None` when it always was.
+    pub since: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AlertState {
+    Calm,
+    Pending,
+    Firing,
+}
+
+/// Where metrics and logs are pushed to, and how that goes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct ExportLine {
+    /// `otlp`, `sumologic`
+    pub exporter: String,
+    /// `metrics`, `logs`
+    pub signal: String,
+    /// Batches that were taken.
+    pub sent: u64,
+    /// Attempts that failed.
+    pub failures: u64,
+    /// Batches that were given up, because the buffer was full or they were refused for good.
+    pub dropped: u64,
+    /// Over the last second or two.
+    pub dropped_per_second: f64,
+    pub waiting_bytes: u64,
+    pub waiting: u64,
+    /// What went wrong last, while something is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -168,6 +168,34 @@ pub fn availabilities(members: &[&Health]) -> Vec<Availability> {
     found
 }
 
+/// [`availabilities`] by weight: with less than `percent` of it up, the checks are not believed, and all that failed
+/// and are enabled stay in beside those that are up.
+#[must_use]
+pub fn availabilities_above(members: &[(&Health, u16)], percent: u8) -> Vec<Availability> {
+    let health: Vec<&Health> = members.iter().map(|(health, _)| *health).collect();
+    let mut found = availabilities(&health);
+    let wanted =
+        |health: &Health| matches!(health.wish, BackendWish::Enable | BackendWish::Weight(_));
+    let weight = |counts: &dyn Fn(&Health) -> bool| -> u64 {
+        let counted = members
+            .iter()
+            .filter(|(health, _)| wanted(health) && counts(health));
+        counted
+            .map(|(health, weight)| u64::from(health.weight(*weight)))
+            .sum()
+    };
+    let up = weight(&|health| health.observed == Observed::Up);
+    let all = weight(&|health| health.observed != Observed::Unknown);
+    if up * 100 < all * u64::from(percent) {
+        for (availability, health) in found.iter_mut().zip(&health) {
+            if wanted(health) && health.observed == Observed::Down {
+                *availability = Availability::Up;
+            }
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +244,20 @@ mod tests {
         assert_eq!(health.state(), BackendState::Disabled);
         health.wish(BackendWish::Weight(7));
         assert_eq!((health.state(), health.weight(1)), (BackendState::Up, 7));
+    }
+
+    #[test]
+    fn with_too_little_weight_up_the_checks_are_not_believed() {
+        let (up, down) = (Health::new(Observed::Up), Health::new(Observed::Down));
+        let mut drained = Health::new(Observed::Down);
+        drained.wish(BackendWish::Drain);
+        let of = |percent| {
+            availabilities_above(&[(&up, 1), (&down, 1), (&down, 1), (&drained, 9)], percent)
+        };
+        use Availability::{Down, Up};
+        assert_eq!(of(34), [Up, Up, Up, Down]);
+        assert_eq!(of(33), [Up, Down, Down, Down]);
+        assert_eq!(of(0), [Up, Down, Down, Down]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 use foobar_ebpf::abi::{EndpointV4, EndpointV6, LabelKey, Return, Vip, checksum_words};
 
 use crate::{
-    config::{Backend, Check, Config, L4Service, MysqlService, Protocol},
+    config::{Backend, Check, Config, L4Service, MysqlService, OnLoss, Protocol},
     labels::{self, Full, Kind, Labels},
 };
 
@@ -41,6 +41,7 @@ pub struct PlannedBackend {
     pub words: [u32; 4],
     /// [`checksum_words`] of address and port.
     pub sum: u32,
+    pub on_loss: OnLoss,
     pub label: String,
 }
 
@@ -161,6 +162,7 @@ impl Plan {
                 check: service.check.clone(),
                 words,
                 sum: checksum_words(&words, port.to_be()),
+                on_loss: service.on_loss,
                 label,
             },
         );
@@ -178,6 +180,7 @@ impl Plan {
             backend_sum: backend.sum,
             vip: vip_id,
             backend: id,
+            flags: flags(service.on_loss),
         };
         let endpoint = endpoint(
             SocketAddr::new(backend.address, backend.port),
@@ -213,6 +216,8 @@ impl Plan {
         let value = Vip {
             vip: id,
             sum: checksum_words(&words(address.ip()), address.port().to_be()),
+            flags: flags(service.on_loss),
+            zero: 0,
         };
         match endpoint(address, service.protocol) {
             Endpoint::V4(key) => self.vips_v4.insert(key, value),
@@ -234,6 +239,15 @@ impl Plan {
 #[must_use]
 pub fn is_of_a_cluster(service: &str) -> bool {
     service.starts_with("mysql.")
+}
+
+/// Of a vip and of the ways back to it.
+const fn flags(on_loss: OnLoss) -> u32 {
+    match on_loss {
+        OnLoss::Keep => Vip::KEEP,
+        OnLoss::Resteer => 0,
+        OnLoss::Reset => Vip::SESSIONS | Vip::REFUSE,
+    }
 }
 
 enum Endpoint {

@@ -1,7 +1,8 @@
 //! The controller's answers as text.
 
 use foobar::admin::api::{
-    ElementLine, Explanation, Reloaded, RuleLine, ServiceStatus, SetLine, Status,
+    AlertLine, AlertState, CertificateLine, ElementLine, Explanation, Reloaded, RuleLine,
+    ServiceStatus, SetLine, Status,
 };
 
 use super::{
@@ -195,6 +196,21 @@ pub fn sets(sets: &[SetLine]) -> String {
     columns.text()
 }
 
+pub fn certificates(lines: &[CertificateLine]) -> String {
+    let mut columns = Columns::new(&["SERVICE", "NAMES", "KEY", "UNTIL", "DAYS", "FILE"]);
+    for line in lines {
+        columns.row(vec![
+            text(&line.service),
+            text(line.names.join(", ")),
+            text(&line.algorithm),
+            text(line.not_after.split('T').next().unwrap_or_default()),
+            number(line.days_left),
+            text(&line.path),
+        ]);
+    }
+    columns.text()
+}
+
 pub fn elements(elements: &[ElementLine]) -> String {
     let mut columns = Columns::new(&["ELEMENT", "FROM", "LEFT"]);
     for element in elements {
@@ -242,4 +258,23 @@ pub fn explanation(explanation: &Explanation) -> String {
         }
     }
     answer
+}
+pub fn alerts(alerts: &[AlertLine]) -> String {
+    let mut columns = Columns::new(&["ALERT", "STATE", "VALUE", "FIRES", "SEVERITY", "OF"]);
+    for alert in alerts {
+        let state = match alert.state {
+            AlertState::Calm => output::good("calm"),
+            AlertState::Pending => output::doubtful("pending"),
+            AlertState::Firing => output::bad("FIRING"),
+        };
+        columns.row(vec![
+            text(&alert.name),
+            state,
+            text(alert.said.as_deref().unwrap_or("-")),
+            text(&alert.threshold),
+            text(&alert.severity),
+            text(alert.of.as_deref().unwrap_or("-")),
+        ]);
+    }
+    columns.text()
 }

@@ -3,16 +3,28 @@
 use std::{
     error::Error,
     io::{self, IsTerminal as _},
+    os::unix::net::UnixListener,
+    sync::Arc,
+    time::SystemTime,
 };
 
 use foobar::{
-    admin, balancer,
-    controller::{self, Options},
+    admin::{self, Deed, Door},
+    balancer,
+    config::{Config, Diagnostics},
+    controller::{self, Options, Possession},
     firewall,
     kernel::{self, NodeLock, Which},
     labels::Labels,
+    monitor::lines::{Line, Stream},
+    proxy::{
+        material::{Material, TicketBook},
+        sockets::Sockets,
+        tls::Severity,
+    },
+    succession::Ancestor,
 };
-use tokio::sync::mpsc;
+use tokio::sync::broadcast;
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -25,16 +37,72 @@ use super::{
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     log(arguments.verbose);
     let options = options(arguments)?;
-    let socket = super::socket(arguments)?;
-    // Before the socket: a second controller must not take it from the first.
-    let lock = NodeLock::take(&options.node)?;
+    let admin = super::load(arguments)?.admin;
+    let socket = match &arguments.socket {
+        Some(socket) => socket.clone(),
+        None => admin.socket_of(&options.node),
+    };
+    let ancestor = Ancestor::of_this_process().map_err(|error| Failure::failed(&error))?;
+    let (mut possession, listener) = match ancestor {
+        Some(ancestor) => inherit(&options, ancestor)?,
+        None => {
+            // Before the socket: a second controller must not take it from the first.
+            let lock = NodeLock::take(&options.node)?;
+            let listener = admin::listen(&socket, admin.group.as_deref())
+                .map_err(|error| Failure::failed(&error))?;
+            (Possession::from(lock), listener)
+        }
+    };
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::failed(&error))?;
     runtime.block_on(async {
-        let listener = admin::listen(&socket).map_err(|error| Failure::failed(&error))?;
-        let (questions, receiver) = mpsc::channel(16);
-        tokio::spawn(admin::serve(listener, questions));
-        Ok(controller::run_locked(options, lock, receiver).await?)
+        let (lines, _) = broadcast::channel(controller::LINES);
+        let book = lines.clone();
+        let record = move |deed| audit(deed, &book);
+        let (door, questions) =
+            Door::open(listener, record, lines.clone()).map_err(|error| Failure::failed(&error))?;
+        possession.door = Some(door);
+        Ok(controller::run_with(options, possession, questions, lines).await?)
     })
+}
+
+/// Tells the log who changed what.
+fn audit(deed: Deed, lines: &broadcast::Sender<Arc<Line>>) {
+    if let Ok(text) = serde_json::to_string(&deed) {
+        // Nobody may be listening.
+        let _ = lines.send(Arc::new(Line {
+            at: deed.at,
+            stream: Stream::Audit,
+            text,
+        }));
+    }
+    tracing::info!(
+        target: "audit",
+        user = deed.user.as_deref().unwrap_or("?"),
+        uid = deed.caller.uid,
+        pid = deed.caller.pid.unwrap_or_default(),
+        request = deed.request,
+        fields = %deed.fields,
+        result = deed.result,
+    );
+}
+
+/// All that the process before has, once this one has seen that it could serve.
+fn inherit(
+    options: &Options,
+    mut ancestor: Ancestor,
+) -> Result<(Possession, UnixListener), Failure> {
+    controller::rehearse(options)?;
+    let inheritance = ancestor
+        .succeed()
+        .map_err(|error| Failure::failed(&error))?;
+    let possession = Possession {
+        lock: NodeLock::inherited(inheritance.lock),
+        door: None,
+        ancestor: Some(ancestor),
+        sockets: Sockets::adopt(inheritance.sockets),
+        tickets: TicketBook::inherited(&inheritance.estate.tickets, SystemTime::now()),
+    };
+    Ok((possession, inheritance.admin.into()))
 }
 
 /// What [`run`] would put into the kernel.
@@ -69,6 +137,7 @@ fn log(verbose: u8) {
 
 pub fn check(arguments: &Arguments) -> Result<(), Failure> {
     let config = super::load(arguments)?;
+    look_at_files(arguments, &config)?;
     for node in config.nodes.keys() {
         let bad = |error: &dyn Error| Failure::new(Status::BadConfiguration, error);
         let mut labels = Labels::default();
@@ -92,6 +161,34 @@ pub fn check(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     say(&format!("{} is good\n", arguments.config.display()))
+}
+
+/// Certificates, keys and pages. From a machine that is none of the nodes, what is not there is elsewhere.
+fn look_at_files(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
+    let here = super::node(arguments).ok();
+    let mut bad = Vec::new();
+    for node in config.nodes.keys() {
+        let is_this = here.as_ref() == Some(node);
+        if here.is_some() && !is_this {
+            continue;
+        }
+        for flaw in Material::flaws(config, node, SystemTime::now()) {
+            let passes = match flaw.severity {
+                Severity::Absent => !is_this,
+                Severity::Unseen => true,
+                Severity::Doubtful | Severity::Fatal => false,
+            };
+            if passes {
+                say(&format!("{node}: not looked at: {}\n", flaw.message))?;
+            } else {
+                bad.push((flaw.place, flaw.message, flaw.cure));
+            }
+        }
+    }
+    if bad.is_empty() {
+        return Ok(());
+    }
+    Err(Diagnostics::about_things_named(&config.path, bad).into())
 }
 
 pub fn detach(arguments: &Arguments, which: &Which) -> Result<(), Failure> {

@@ -85,6 +85,19 @@ impl Diagnostics {
         }
     }
 
+    /// What was found wrong with the things that the file at `path` names: where it names them, what, and the cure.
+    #[must_use]
+    pub fn about_things_named(path: &Path, found: Vec<(Place, String, String)>) -> Self {
+        // It was read a moment ago; should it be gone, the messages stand without its lines.
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let mut problems = Problems::new(&text, path);
+        for (place, message, cure) in found {
+            let span = problems.sources[CONFIGURATION].value_at(place);
+            problems.report(Problem::new(span, message).help(cure));
+        }
+        problems.finish()
+    }
+
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Diagnostic> {
         self.problems.iter()
     }
@@ -253,6 +266,24 @@ impl Source {
         let stars = self.text[span.clone()].replace(|letter| letter != '\n', "*");
         self.text.replace_range(span, &stars);
         self.lines = Self::new(&self.text, &self.path).lines;
+    }
+
+    /// What stands at `place`: a string to its end, anything else to the end of the line.
+    fn value_at(&self, place: Place) -> Range<usize> {
+        let line = usize::try_from(place.line.saturating_sub(1)).unwrap_or(0);
+        let column = usize::try_from(place.column.saturating_sub(1)).unwrap_or(0);
+        let start = self.lines.get(line).copied().unwrap_or(self.text.len());
+        let text = self.text[start..].lines().next().unwrap_or_default();
+        let begin = text
+            .char_indices()
+            .nth(column)
+            .map_or(text.len(), |(at, _)| at);
+        let value = &text[begin..];
+        let end = match value.strip_prefix('"').and_then(|rest| rest.find('"')) {
+            Some(quote) => quote + 2,
+            None => value.trim_end().len(),
+        };
+        start + begin..start + begin + end
     }
 
     /// The line that holds `offset`, from 0.

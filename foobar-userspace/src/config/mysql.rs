@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
-use super::{Addresses, Backend, L4Service, Place, Protocol, Secret};
+use super::{Addresses, Backend, L4Service, OnLoss, Place, Protocol, Secret};
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MysqlService {
@@ -130,6 +130,8 @@ impl MysqlService {
             on: self.on.clone(),
             vips: vips.clone(),
             protocol: Protocol::Tcp,
+            // Whoever loses its role loses its clients: none may go on where they were, or come by themselves to another.
+            on_loss: OnLoss::Reset,
             backends: backends.clone(),
             check: None,
             place: self.place,

@@ -1,78 +1,114 @@
-//! Where a secret is found: the file never holds one.
+//! Secrets: where they are found, never what they are.
 
-use std::{env, fmt, io, path::PathBuf};
+use std::{fmt, fs, io, path::PathBuf};
 
+/// As the file writes it: `{ credential = "…" }`, `{ file = "…" }` or `{ env = "…" }`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Secret {
-    /// The name of a systemd credential.
+    /// A systemd credential, by name.
     Credential(String),
-    /// An environment variable.
-    Env(String),
     File(PathBuf),
+    Environment(String),
 }
 
-/// Why there is no secret.
+/// What was found there; shown by nobody.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Revealed(String);
+
+/// Why a secret is not there.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    #[error("systemd gave this process no credentials (`{0}` is wanted)")]
-    NoCredentials(String),
-    #[error("the environment variable `{0}` is not set")]
-    NoVariable(String),
-    #[error("cannot read {}: {source}", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
+    #[error(
+        "no systemd credential `{name}` is there; add `LoadCredential={name}:/path/to/it` to the unit, or write `{{ file = \"…\" }}`"
+    )]
+    NoCredentials { name: String },
+    #[error("cannot read the secret at {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the environment variable {name} is not set, or is not text")]
+    NotSet { name: String },
+    #[error("the secret at {place} is empty")]
+    Empty { place: String },
 }
 
 impl Secret {
-    /// Finds it.
+    /// Reads it, now: a secret that was renewed is found at the next call.
     ///
     /// # Errors
-    ///
-    /// It is not where the configuration says.
-    pub fn find(&self) -> Result<Vec<u8>, SecretError> {
-        match self {
+    /// When it is not there.
+    pub fn reveal(&self) -> Result<Revealed, SecretError> {
+        let text = match self {
             Self::Credential(name) => {
-                let directory = env::var_os("CREDENTIALS_DIRECTORY")
-                    .ok_or_else(|| SecretError::NoCredentials(name.clone()))?;
-                read(PathBuf::from(directory).join(name))
+                let directory = std::env::var_os("CREDENTIALS_DIRECTORY")
+                    .ok_or_else(|| SecretError::NoCredentials { name: name.clone() })?;
+                read(PathBuf::from(directory).join(name))?
             }
-            Self::Env(name) => env::var(name)
-                .map(String::into_bytes)
-                .map_err(|_| SecretError::NoVariable(name.clone())),
-            Self::File(path) => read(path.clone()),
+            Self::File(path) => read(path.clone())?,
+            Self::Environment(name) => {
+                std::env::var(name).map_err(|_| SecretError::NotSet { name: name.clone() })?
+            }
+        };
+        match text.trim() {
+            "" => Err(SecretError::Empty {
+                place: self.to_string(),
+            }),
+            secret => Ok(Revealed(secret.to_owned())),
         }
     }
 }
 
-fn read(path: PathBuf) -> Result<Vec<u8>, SecretError> {
-    std::fs::read(&path).map_err(|source| SecretError::Unreadable { path, source })
-}
-
-impl SecretError {
-    /// What to do about it.
-    #[must_use]
-    pub fn cure(&self) -> String {
-        match self {
-            Self::NoCredentials(name) => format!(
-                "add `LoadCredential={name}:/path/of/the/secret` to the unit, or write `{{ file = \"…\" }}`"
-            ),
-            Self::NoVariable(name) => {
-                format!("start foobar with `{name}=…`, or write `{{ file = \"…\" }}`")
-            }
-            Self::Unreadable { .. } => {
-                "put the secret there, readable by foobar alone, or name another place".to_owned()
-            }
-        }
-    }
-}
-
-/// As the file says it.
+/// What `config show` and errors say.
 impl fmt::Display for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (key, value) = match self {
-            Self::Credential(name) => ("credential", name.clone()),
-            Self::Env(name) => ("env", name.clone()),
-            Self::File(path) => ("file", path.to_string_lossy().into_owned()),
-        };
-        write!(formatter, "{{ {key} = {} }}", super::tree::quoted(&value))
+        match self {
+            Self::Credential(name) => write!(formatter, "credential {name}"),
+            Self::File(path) => write!(formatter, "file {}", path.display()),
+            Self::Environment(name) => write!(formatter, "variable {name}"),
+        }
+    }
+}
+
+impl Revealed {
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Revealed {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Revealed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("<secret>")
+    }
+}
+
+fn read(path: PathBuf) -> Result<String, SecretError> {
+    fs::read_to_string(&path).map_err(|source| SecretError::Read { path, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_in_a_file_is_read_without_the_line_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("url");
+        fs::write(&path, "https://example.com/hook\n").expect("written");
+        let revealed = Secret::File(path).reveal().expect("there");
+        assert_eq!(revealed.expose(), "https://example.com/hook");
+        assert_eq!(format!("{revealed:?}"), "<secret>");
+    }
+
+    #[test]
+    fn a_secret_that_is_not_there_says_where_it_was_sought() {
+        let error = Secret::File("/nonexistent/url".into())
+            .reveal()
+            .expect_err("nothing there");
+        assert!(error.to_string().contains("/nonexistent/url"), "{error}");
     }
 }

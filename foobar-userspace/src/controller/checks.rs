@@ -1,7 +1,8 @@
 //! Health checks under way: a task for each target, each result an observation.
 
 use std::{
-    collections::HashMap, future::Future, hash::Hash, net::SocketAddr, pin::Pin, time::Duration,
+    collections::HashMap, fmt, future::Future, hash::Hash, net::SocketAddr, pin::Pin, sync::Arc,
+    time::Duration,
 };
 
 use tokio::{sync::mpsc, task::AbortHandle, time};
@@ -9,8 +10,9 @@ use tokio::{sync::mpsc, task::AbortHandle, time};
 use crate::config::Check;
 
 /// Asks a target once; the error is for people.
-pub type Probe =
-    fn(Check, SocketAddr) -> Pin<Box<dyn Future<Output = Result<Duration, String>> + Send>>;
+pub type Probe<T> = Arc<dyn Fn(T, Check, SocketAddr) -> Probing + Send + Sync>;
+
+pub type Probing = Pin<Box<dyn Future<Output = Result<Duration, String>> + Send>>;
 
 /// What came of one probe.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -23,9 +25,8 @@ pub struct Observation<T> {
 pub type Aim = (SocketAddr, Check);
 
 /// Stops all tasks when it is dropped.
-#[derive(Debug)]
 pub struct Checks<T> {
-    probe: Probe,
+    probe: Probe<T>,
     observations: mpsc::Sender<Observation<T>>,
     running: HashMap<T, (Aim, Task)>,
 }
@@ -39,9 +40,18 @@ impl Drop for Task {
     }
 }
 
+impl<T: fmt::Debug> fmt::Debug for Checks<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Checks")
+            .field("running", &self.running)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<T: Copy + Eq + Hash + Send + 'static> Checks<T> {
     #[must_use]
-    pub fn new(probe: Probe) -> (Self, mpsc::Receiver<Observation<T>>) {
+    pub fn new(probe: Probe<T>) -> (Self, mpsc::Receiver<Observation<T>>) {
         let (observations, receiver) = mpsc::channel(64);
         let checks = Self {
             probe,
@@ -60,7 +70,7 @@ impl<T: Copy + Eq + Hash + Send + 'static> Checks<T> {
                 let task = tokio::spawn(watch(
                     target,
                     aim.clone(),
-                    self.probe,
+                    self.probe.clone(),
                     self.observations.clone(),
                 ));
                 self.running
@@ -73,14 +83,15 @@ impl<T: Copy + Eq + Hash + Send + 'static> Checks<T> {
 async fn watch<T: Copy>(
     target: T,
     (address, check): Aim,
-    probe: Probe,
+    probe: Probe<T>,
     observations: mpsc::Sender<Observation<T>>,
 ) {
     // Spread over the period, but soon enough that a start knows its backends soon.
     time::sleep(check.every.min(FIRST_WITHIN).mul_f64(fraction())).await;
     loop {
         let begun = time::Instant::now();
-        let result = match time::timeout(check.timeout, probe(check.clone(), address)).await {
+        let result = match time::timeout(check.timeout, probe(target, check.clone(), address)).await
+        {
             Ok(result) => result,
             Err(_) => Err(format!("no answer within {:?}", check.timeout)),
         };
@@ -109,7 +120,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_target_is_asked_again_and_again_until_it_is_aimed_at_no_more() {
-        let (mut checks, mut observations) = Checks::new(always_up);
+        let (mut checks, mut observations) = Checks::new(Arc::new(always_up));
         checks.aim(HashMap::from([(1, aim(80)), (2, aim(81))]));
         let mut seen = HashMap::new();
         for _ in 0..20 {
@@ -128,7 +139,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_target_that_never_answers_fails_in_time() {
-        let (mut checks, mut observations) = Checks::new(never);
+        let (mut checks, mut observations) = Checks::new(Arc::new(never));
         checks.aim(HashMap::from([(1, aim(80))]));
         let begun = time::Instant::now();
         let observation = observations.recv().await.expect("running");
@@ -136,17 +147,11 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_millis(1_300));
     }
 
-    fn always_up(
-        _: Check,
-        _: SocketAddr,
-    ) -> Pin<Box<dyn Future<Output = Result<Duration, String>> + Send>> {
+    fn always_up(_: u32, _: Check, _: SocketAddr) -> Probing {
         Box::pin(async { Ok(Duration::from_millis(3)) })
     }
 
-    fn never(
-        _: Check,
-        _: SocketAddr,
-    ) -> Pin<Box<dyn Future<Output = Result<Duration, String>> + Send>> {
+    fn never(_: u32, _: Check, _: SocketAddr) -> Probing {
         Box::pin(std::future::pending())
     }
 

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use foobar_ebpf::abi::LabelKey;
 
-use super::rules;
+use super::{rules, upstreams::SitePlan};
 use crate::{
     balancer::{self, Plan},
     config::{self, Config, Interface},
     firewall::{self, CompileError, Ruleset},
     kernel::Hook,
-    labels::{Kind, Labels},
+    labels::{Full, Kind, Labels},
 };
 
 #[derive(Clone, Debug)]
@@ -19,6 +19,7 @@ pub struct Estate {
     pub labels: Labels,
     pub ruleset: Ruleset,
     pub plan: Plan,
+    pub sites: SitePlan,
     pub hooks: Vec<Hook>,
     node: String,
 }
@@ -32,6 +33,8 @@ pub enum EstateError {
     Ruleset(#[from] CompileError),
     #[error(transparent)]
     Plan(#[from] balancer::PlanError),
+    #[error(transparent)]
+    Sites(#[from] Full),
 }
 
 impl Estate {
@@ -54,6 +57,8 @@ impl Estate {
         };
         let ruleset = firewall::compile(&config, node, &mut labels, generation)?;
         let plan = balancer::plan(&config, node, &mut labels)?;
+        let services = config.l7.values().filter(|service| service.on == node);
+        let sites = SitePlan::new(services, &mut labels)?;
         let hooks = interfaces
             .iter()
             .zip(&ruleset.interfaces)
@@ -68,6 +73,7 @@ impl Estate {
             labels,
             ruleset,
             plan,
+            sites,
             hooks,
             node: node.to_owned(),
             config,
@@ -86,6 +92,7 @@ impl Estate {
         rules::live_labels(&self.config, self.interfaces(), &self.labels)
             .into_iter()
             .chain(self.plan.labels(&self.labels))
+            .chain(self.sites.labels())
             .collect()
     }
 
@@ -153,10 +160,25 @@ impl Estate {
                 .map(|(role, address)| format!("+ {role} mysql.{} {address}", service.name))
                 .collect::<Vec<_>>()
         });
+        let sites = self.sites.sites.iter().flat_map(|site| {
+            let service = &site.service;
+            let endpoints = service
+                .listen
+                .iter()
+                .map(|endpoint| format!("+ listen l7.{} {endpoint}", service.name));
+            let backends = service.backends.iter().map(|backend| {
+                format!(
+                    "+ backend l7.{} {}:{}",
+                    service.name, backend.host, backend.port
+                )
+            });
+            endpoints.chain(backends).collect::<Vec<_>>()
+        });
         interfaces
             .chain(policies)
             .chain(services)
             .chain(clusters)
+            .chain(sites)
             .collect()
     }
 }

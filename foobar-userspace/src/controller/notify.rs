@@ -18,6 +18,10 @@ pub enum State {
     Ready,
     Reloading,
     Stopping,
+    /// Still at work: the manager restarts who does not say so in time.
+    Alive,
+    /// The process of this id serves now.
+    Succeeded(u32),
 }
 
 /// Sends `state` to `$NOTIFY_SOCKET`; without one there is nobody to tell.
@@ -29,6 +33,8 @@ pub fn notify(state: State) {
         State::Ready => "READY=1".to_owned(),
         State::Reloading => format!("RELOADING=1\nMONOTONIC_USEC={}", clock::monotonic() / 1_000),
         State::Stopping => "STOPPING=1".to_owned(),
+        State::Alive => "WATCHDOG=1".to_owned(),
+        State::Succeeded(pid) => format!("MAINPID={pid}\nREADY=1"),
     };
     if let Err(error) = send(address.as_bytes(), &text) {
         tracing::debug!(%error, "cannot tell the service manager");

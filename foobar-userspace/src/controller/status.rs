@@ -10,8 +10,8 @@ use foobar_ebpf::verdict::Reason;
 
 use super::{Controller, balancing::Remark, refusal};
 use crate::{
-    admin::api::{ClusterStatus, InterfaceStatus, Refusal, Status},
-    config::XdpMode,
+    admin::api::{ClusterStatus, InterfaceStatus, Refusal, ServiceStatus, Status},
+    config::{Action, Policy, Traffic, XdpMode},
     kernel::{self, EgressMode, IngressMode, KernelError},
 };
 
@@ -40,6 +40,10 @@ impl Troubles {
         if let Some(trouble) = self.0.remove(cause) {
             tracing::info!(cause, "over: {}", trouble.text);
         }
+    }
+
+    pub fn has(&self, cause: &str) -> bool {
+        self.0.contains_key(cause)
     }
 
     fn set(&mut self, cause: &'static str, text: String, grave: bool) {
@@ -86,6 +90,8 @@ impl Controller {
         remarks.extend(self.about_kinds());
         let clusters = self.clusters.status();
         remarks.extend(clusters.iter().flat_map(about_cluster));
+        remarks.extend(self.proxying.remarks());
+        remarks.extend(self.about_closed_doors());
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.options.node.clone(),
@@ -101,12 +107,12 @@ impl Controller {
             healthy: !remarks.iter().any(|remark| remark.grave),
             warnings: remarks.into_iter().map(|remark| remark.text).collect(),
             interfaces: self.interfaces(),
-            services: self.balancing.services(),
+            services: self.services(),
             clusters,
         })
     }
 
-    fn interfaces(&self) -> Vec<InterfaceStatus> {
+    pub(super) fn interfaces(&self) -> Vec<InterfaceStatus> {
         let attachments = self.deployment.attachments();
         self.estate
             .interfaces()
@@ -135,6 +141,38 @@ impl Controller {
                 }
             })
             .collect()
+    }
+
+    fn services(&self) -> Vec<ServiceStatus> {
+        let sites = self.proxying.upstreams().statuses();
+        self.balancing.services().into_iter().chain(sites).collect()
+    }
+
+    /// A site whose port no interface lets in answers nobody.
+    fn about_closed_doors(&self) -> Vec<Remark> {
+        let config = &self.estate.config;
+        let admits = |port: u16| {
+            self.estate.interfaces().iter().any(|interface| {
+                let policy = interface
+                    .ingress
+                    .as_ref()
+                    .and_then(|name| config.policies.get(name));
+                policy.is_none_or(|policy| lets_in(policy, port))
+            })
+        };
+        let mut remarks = Vec::new();
+        for site in &self.estate.sites.sites {
+            let service = &site.service;
+            let endpoints = service.listen.iter().chain(&service.redirect);
+            let ports: BTreeSet<u16> = endpoints.map(|endpoint| endpoint.port()).collect();
+            for port in ports.into_iter().filter(|port| !admits(*port)) {
+                remarks.push(Remark::note(format!(
+                    "l7.{}: no interface of this node lets tcp/{port} in; add `{{ name = \"{}\", allow = [\"tcp/{port}\"] }}` to its ingress policy",
+                    service.name, service.name
+                )));
+            }
+        }
+        remarks
     }
 
     /// Identical servers share their faults.
@@ -206,4 +244,18 @@ impl Controller {
         }
         Ok(remarks)
     }
+}
+
+/// Whether some source's packets to `port` pass.
+fn lets_in(policy: &Policy, port: u16) -> bool {
+    let meets = |traffic: &Traffic| match traffic {
+        Traffic::Any => true,
+        Traffic::Tcp(ports) => (ports.first..=ports.last).contains(&port),
+        _ => false,
+    };
+    policy.default == Action::Allow
+        || policy
+            .rules
+            .iter()
+            .any(|rule| rule.action == Action::Allow && rule.traffic.iter().any(meets))
 }

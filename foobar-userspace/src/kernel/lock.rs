@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{Read, Seek, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     process,
 };
@@ -15,6 +16,16 @@ const DIRECTORY: &str = "/run/foobar";
 #[derive(Debug)]
 pub struct NodeLock {
     file: File,
+    holding: Holding,
+}
+
+/// What becomes of the lock with its value.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Holding {
+    /// Free for the next.
+    Alone,
+    /// Another process has the same open file and goes on with it.
+    Shared,
 }
 
 impl NodeLock {
@@ -53,14 +64,53 @@ impl NodeLock {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", process::id()))
             .map_err(|source| KernelError::path("write", path, source))?;
-        Ok(Self { file })
+        Ok(Self {
+            file,
+            holding: Holding::Alone,
+        })
+    }
+
+    /// The lock of the process that this one succeeds: theirs until [`Self::own`].
+    #[must_use]
+    pub fn inherited(descriptor: OwnedFd) -> Self {
+        Self {
+            file: File::from(descriptor),
+            holding: Holding::Shared,
+        }
+    }
+
+    /// The process that it came from is gone, or about to be.
+    ///
+    /// # Errors
+    /// When this process cannot be named in it.
+    pub fn own(&mut self) -> Result<(), KernelError> {
+        self.holding = Holding::Alone;
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.rewind())
+            .and_then(|()| writeln!(self.file, "{}", process::id()))
+            .map_err(|source| KernelError::path("write", DIRECTORY, source))
+    }
+
+    /// Another process has it now.
+    pub fn leave(mut self) {
+        self.holding = Holding::Shared;
     }
 }
 
 impl Drop for NodeLock {
     fn drop(&mut self) {
+        if self.holding == Holding::Shared {
+            return;
+        }
         // Closing alone would leave the lock with a child that is between fork and exec.
         let _ = self.file.unlock();
+    }
+}
+
+impl AsFd for NodeLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

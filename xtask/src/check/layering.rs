@@ -137,13 +137,15 @@ const OUTSIDE_WORLD: &[&[&str]] = &[
 ];
 
 /// The edges, and how the others would name them.
-const EDGES: [(&str, &[&str]); 6] = [
+const EDGES: [(&str, &[&str]); 8] = [
     ("admin", &["crate", "admin"]),
     ("database", &["crate", "database"]),
     ("kernel", &["crate", "kernel"]),
     ("names", &["crate", "names"]),
     ("probe", &["crate", "probe"]),
+    ("proxy", &["crate", "proxy"]),
     ("routes", &["crate", "routes"]),
+    ("succession", &["crate", "succession"]),
 ];
 
 #[cfg(test)]

@@ -10,6 +10,6 @@ pub(super) fn read(entry: Entry<'_>, key: &str) -> Option<Secret> {
     let text = |name| secret.at(name).and_then(Entry::text).map(str::to_owned);
     text("credential")
         .map(Secret::Credential)
-        .or_else(|| text("env").map(Secret::Env))
+        .or_else(|| text("env").map(Secret::Environment))
         .or_else(|| text("file").map(|path| Secret::File(PathBuf::from(path))))
 }

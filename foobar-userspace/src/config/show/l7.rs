@@ -82,7 +82,7 @@ fn tls(tls: &Tls) -> String {
             .map(|certificate| {
                 let mut keys = Keys::default();
                 keys.text("cert", &certificate.cert.to_string_lossy());
-                keys.add("key", &certificate.key);
+                keys.add("key", super::secret(&certificate.key));
                 if let Some(ocsp) = &certificate.ocsp {
                     keys.text("ocsp", &ocsp.to_string_lossy());
                 }
@@ -154,7 +154,7 @@ fn backend_tls(tls: &BackendTls) -> String {
     keys.text("ca", &tls.ca.to_string_lossy());
     if let Some((cert, key)) = &tls.identity {
         keys.text("cert", &cert.to_string_lossy());
-        keys.add("key", key);
+        keys.add("key", super::secret(key));
     }
     keys.optional("name", tls.name.as_deref());
     keys.table()

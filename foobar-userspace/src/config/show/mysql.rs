@@ -114,7 +114,7 @@ fn secret(secret: &Secret) -> String {
     let mut keys = Keys::default();
     match secret {
         Secret::Credential(name) => keys.text("credential", name),
-        Secret::Env(name) => keys.text("env", name),
+        Secret::Environment(name) => keys.text("env", name),
         Secret::File(path) => keys.text("file", &path.to_string_lossy()),
     }
     keys.table()

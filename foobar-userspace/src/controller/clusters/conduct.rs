@@ -452,11 +452,9 @@ fn address(member: &MysqlMember, port: Port) -> Option<SocketAddr> {
 fn secret(account: &Account) -> Result<String, String> {
     let found = account
         .password
-        .find()
+        .reveal()
         .map_err(|error| format!("the password of {}: {error}", account.user))?;
-    Ok(String::from_utf8_lossy(&found)
-        .trim_end_matches(['\r', '\n'])
-        .to_owned())
+    Ok(found.expose().to_owned())
 }
 
 fn limits(service: &MysqlService, node: &str) -> Limits {

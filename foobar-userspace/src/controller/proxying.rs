@@ -1,0 +1,674 @@
+//! The proxy of this node under the controller: what it is given, when it changes, what it reports.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{
+    balancing::{Remark, Wishes},
+    chain,
+    checks::{Checks, Observation, Probing},
+    upstreams::{SitePlan, Upstreams, endpoint},
+};
+use crate::{
+    acme::{self, Orders, Proof, Validity, Wanted},
+    admin::api::CertificateLine,
+    config::{self, Config, Diagnostics},
+    probe::{self, Secrecy},
+    proxy::{
+        BackendTls, Memory, Report, Shared, Site, SiteBackend, Sites,
+        admission::Admission,
+        crew::{Crew, Standing},
+        material::{Material, TicketBook},
+        sockets::{BindError, Sockets},
+        tls::{Flaw, Identity},
+        welcome::{Doorway, Purpose},
+    },
+    tally::Tally,
+};
+
+/// The controller's side of the proxy.
+pub struct Proxying {
+    node: String,
+    config: config::Proxy,
+    upstreams: Upstreams,
+    material: Material,
+    tickets: TicketBook,
+    /// What ACME brought, by service.
+    fetched: BTreeMap<String, Identity>,
+    orders: Orders,
+    /// Where accounts and certificates of ACME are kept.
+    directory: PathBuf,
+    /// By service, until the next.
+    proofs: BTreeMap<String, Vec<Proof>>,
+    acme_troubles: BTreeMap<String, String>,
+    checks: Checks<u32>,
+    secrecy: Arc<ArcSwap<HashMap<u32, Secrecy>>>,
+    shared: Shared,
+    /// Until there is a crew.
+    sockets: Option<Sockets>,
+    crew: Option<Crew>,
+    in_service: bool,
+    generation: u64,
+    refreshed: Instant,
+    stamps: BTreeMap<PathBuf, Option<SystemTime>>,
+}
+
+/// What comes from it.
+pub struct ProxyInbox {
+    pub observations: mpsc::Receiver<Observation<u32>>,
+    pub reports: mpsc::Receiver<Report>,
+    pub acme: mpsc::Receiver<acme::Event>,
+}
+
+/// A configuration's proxy, complete and not in service yet.
+#[derive(Debug)]
+pub struct Draft {
+    config: config::Proxy,
+    upstreams: Upstreams,
+    material: Material,
+}
+
+impl Proxying {
+    pub fn new(
+        node: &str,
+        state: &Path,
+        wishes: Wishes,
+        tickets: TicketBook,
+        sockets: Sockets,
+        tally: Tally,
+    ) -> (Self, ProxyInbox) {
+        let secrecy: Arc<ArcSwap<HashMap<u32, Secrecy>>> = Arc::default();
+        let known = secrecy.clone();
+        let (checks, observations) = Checks::new(Arc::new(move |id, check, address| {
+            ask(check, address, known.load().get(&id).cloned())
+        }));
+        let (reports, inbox) = mpsc::channel(REPORTS);
+        let directory = state.join("acme");
+        let (orders, acme) = Orders::new(directory.clone());
+        let proxying = Self {
+            node: node.to_owned(),
+            config: config::Proxy::default(),
+            upstreams: Upstreams::new(wishes),
+            material: Material::default(),
+            tickets,
+            fetched: BTreeMap::new(),
+            orders,
+            directory,
+            proofs: BTreeMap::new(),
+            acme_troubles: BTreeMap::new(),
+            checks,
+            secrecy,
+            shared: Shared {
+                tally,
+                reports,
+                access: None,
+                memory: Memory::new(getrandom::u64().unwrap_or_default()),
+            },
+            sockets: Some(sockets),
+            crew: None,
+            in_service: false,
+            generation: 0,
+            refreshed: Instant::now(),
+            stamps: BTreeMap::new(),
+        };
+        let inbox = ProxyInbox {
+            observations,
+            reports: inbox,
+            acme,
+        };
+        (proxying, inbox)
+    }
+
+    /// Reads what a configuration names; changes nothing that serves.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn draft(&mut self, config: &Config, plan: SitePlan) -> Result<Draft, Vec<Flaw>> {
+        let now = SystemTime::now();
+        self.fetched = self.obtained(&plan);
+        let material = Material::read(config, &self.node, &self.fetched, &mut self.tickets, now)?;
+        Ok(Draft {
+            config: config.proxy.clone(),
+            upstreams: self.upstreams.replanned(plan),
+            material,
+        })
+    }
+
+    /// What speaks against a draft and not against what runs.
+    pub fn new_doubts(&self, draft: &Draft) -> Vec<Flaw> {
+        let known = |doubt: &&Flaw| {
+            let doubts = &self.material.doubts;
+            doubts.iter().any(|known| known.message == doubt.message)
+        };
+        let doubts = draft.material.doubts.iter();
+        doubts.filter(|doubt| !known(doubt)).cloned().collect()
+    }
+
+    /// Takes the endpoints of a draft that are not had yet; nobody is accepted there yet.
+    ///
+    /// # Errors
+    /// One cannot be had; none is taken then.
+    pub fn bind(&mut self, draft: &Draft) -> Result<(), BindError> {
+        let endpoints: BTreeSet<SocketAddr> =
+            endpoints(draft.upstreams.plan()).into_keys().collect();
+        match (&mut self.crew, &mut self.sockets) {
+            (Some(crew), _) => crew.bind(&endpoints),
+            (None, Some(sockets)) => sockets.bind(&endpoints, workers(&draft.config)),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Gives back what [`Self::bind`] took.
+    pub fn unbind(&mut self) {
+        let endpoints: BTreeSet<SocketAddr> =
+            endpoints(self.upstreams.plan()).into_keys().collect();
+        match (&mut self.crew, &mut self.sockets) {
+            (Some(crew), _) => crew.unbind(),
+            (None, Some(sockets)) => sockets.keep(&endpoints),
+            (None, None) => {}
+        }
+    }
+
+    /// Goes by a draft from now on: checks, and the workers where they run.
+    pub fn adopt(&mut self, draft: Draft) {
+        let before = std::mem::replace(&mut self.config, draft.config);
+        if let Some(crew) = &self.crew {
+            crew.admission().change(&before, &self.config);
+        }
+        self.upstreams = draft.upstreams;
+        self.material = draft.material;
+        self.stamps = stamps(self.upstreams.plan());
+        self.secrecy.store(Arc::new(self.secrets()));
+        self.checks.aim(self.upstreams.aims());
+        self.tell();
+        self.order();
+    }
+
+    /// What ACME brought for these sites until now.
+    fn obtained(&self, plan: &SitePlan) -> BTreeMap<String, Identity> {
+        let sites = plan.sites.iter().map(|site| &site.service);
+        sites
+            .filter_map(|service| {
+                let acme = service.tls.acme.as_ref()?;
+                let (cert, key) = acme::paths(&self.directory, &service.name);
+                // One that is not there yet, or no good, is ordered.
+                let identity = Identity::read(&config::Certificate {
+                    cert,
+                    key: config::Secret::File(key),
+                    ocsp: None,
+                    place: acme.place,
+                });
+                Some((service.name.clone(), identity.ok()?))
+            })
+            .collect()
+    }
+
+    /// Has certificates ordered and renewed for the sites that want it.
+    fn order(&mut self) {
+        let sites = self.upstreams.plan().sites.iter().map(|site| &site.service);
+        let wanted: Vec<Wanted> = sites
+            .filter_map(|service| {
+                let mut acme = service.tls.acme.clone()?;
+                acme.place = config::Place { line: 0, column: 0 };
+                Some(Wanted {
+                    service: service.name.clone(),
+                    names: service.hosts.clone(),
+                    acme,
+                })
+            })
+            .collect();
+        self.acme_troubles
+            .retain(|service, _| wanted.iter().any(|wanted| wanted.service == *service));
+        let names: BTreeMap<String, Vec<String>> = wanted
+            .iter()
+            .map(|wanted| (wanted.service.clone(), wanted.names.clone()))
+            .collect();
+        let fetched = &self.fetched;
+        self.orders.aim(wanted, |service| {
+            let identity = fetched.get(service)?;
+            let names = names.get(service)?;
+            let covers_all = names.iter().all(|name| identity.covers(name));
+            covers_all.then_some(Validity {
+                not_before: identity.facts.not_before,
+                not_after: identity.facts.not_after,
+            })
+        });
+    }
+
+    /// News of an order; true when a certificate is to be read.
+    pub fn hear_of_order(&mut self, event: acme::Event) -> bool {
+        match event {
+            acme::Event::Prove {
+                service,
+                proofs,
+                shown,
+            } => {
+                self.proofs.insert(service, proofs);
+                self.tell();
+                // The order may have been given up meanwhile.
+                let _ = shown.send(());
+                false
+            }
+            acme::Event::Obtained { service } => {
+                tracing::info!(service, "a certificate was obtained");
+                self.proofs.remove(&service);
+                self.acme_troubles.remove(&service);
+                self.fetched = self.obtained(self.upstreams.plan());
+                true
+            }
+            acme::Event::Failed { service, why } => {
+                tracing::warn!(service, "no certificate could be obtained: {why}");
+                self.acme_troubles.insert(service, why);
+                false
+            }
+        }
+    }
+
+    /// Begins to accept, now or with the first site.
+    ///
+    /// # Errors
+    /// An endpoint cannot be had.
+    pub fn start(&mut self) -> Result<(), BindError> {
+        self.in_service = true;
+        if self.upstreams.plan().sites.is_empty() {
+            return Ok(());
+        }
+        let sockets = self.sockets.take().unwrap_or_default();
+        let crew = Crew::start(
+            workers(&self.config),
+            sockets,
+            self.standing(),
+            Admission::new(&self.config),
+            self.shared.clone(),
+        )?;
+        for (endpoint, purpose) in &crew.standing().endpoints {
+            tracing::info!(%endpoint, ?purpose, workers = crew.size(), "listening");
+        }
+        self.crew = Some(crew);
+        Ok(())
+    }
+
+    /// Tells the workers what has changed, and starts them with the first site.
+    pub fn tell(&mut self) {
+        self.generation += 1;
+        let standing = self.standing();
+        match &mut self.crew {
+            Some(crew) => crew.change(standing),
+            None if self.in_service => {
+                // The endpoints are bound: nothing is left that could fail.
+                if let Err(error) = self.start() {
+                    tracing::error!("{}", chain(&error));
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        let plan = self.upstreams.plan();
+        let mut doorway = Doorway {
+            fronts: self.material.fronts.clone(),
+            challenges: self.proving_certificates(),
+            ..Doorway::default()
+        };
+        for site in &plan.sites {
+            let service = &site.service;
+            doorway.ids.insert(service.name.clone(), site.id);
+            for endpoint in &service.listen {
+                if !service.proxy_protocol_from.is_empty() {
+                    let from = service.proxy_protocol_from.clone();
+                    doorway.proxied_by.insert(*endpoint, from);
+                }
+                if let Some(jail) = &service.jail {
+                    let name = service.name.as_str().into();
+                    doorway.jails.insert(*endpoint, (name, jail.clone()));
+                }
+            }
+        }
+        Standing {
+            doorway: Arc::new(doorway),
+            sites: Arc::new(self.sites()),
+            endpoints: endpoints(plan),
+        }
+    }
+
+    fn sites(&self) -> Sites {
+        let sites = self.upstreams.plan().sites.iter().map(|site| {
+            let service = &site.service;
+            let texts = self.material.pages.get(&service.name);
+            let bytes = |text: &Arc<[u8]>| Bytes::copy_from_slice(text);
+            let backends = self
+                .upstreams
+                .standings(site)
+                .into_iter()
+                .zip(&service.backends)
+                .map(|(standing, backend)| SiteBackend {
+                    name: endpoint(backend),
+                    id: standing.id,
+                    address: standing.address,
+                    weight: standing.weight,
+                    availability: standing.availability,
+                    since: standing.since,
+                    tls: self.upstream(service, backend),
+                });
+            Site {
+                name: service.name.as_str().into(),
+                id: site.id,
+                backends: backends.collect(),
+                pages: texts
+                    .map(|texts| {
+                        let pages = texts.errors.iter();
+                        pages.map(|(status, text)| (*status, bytes(text))).collect()
+                    })
+                    .unwrap_or_default(),
+                maintenance_page: texts
+                    .and_then(|texts| texts.maintenance.as_ref())
+                    .map(bytes),
+                service: service.clone(),
+            }
+        });
+        let proofs = self.proofs.values().flatten();
+        let challenges = proofs.map(|proof| (proof.token.clone(), proof.key_authorization.clone()));
+        Sites::new(self.generation, sites.collect(), challenges.collect())
+    }
+
+    fn upstream(
+        &self,
+        service: &config::L7Service,
+        backend: &config::Backend,
+    ) -> Option<BackendTls> {
+        let side = self.material.backends.get(&service.name)?;
+        let upstream = side.of(&backend.host, backend.port)?;
+        Some(BackendTls {
+            config: upstream.config.clone(),
+            name: upstream.name.clone(),
+        })
+    }
+
+    fn secrets(&self) -> HashMap<u32, Secrecy> {
+        let sites = self.upstreams.plan().sites.iter();
+        sites
+            .flat_map(|site| {
+                site.backends
+                    .iter()
+                    .zip(&site.service.backends)
+                    .map(move |pair| (site, pair))
+            })
+            .filter_map(|(site, (id, backend))| {
+                let tls = self.upstream(&site.service, backend)?;
+                let secrecy = Secrecy {
+                    config: tls.config,
+                    name: tls.name,
+                };
+                Some((*id, secrecy))
+            })
+            .collect()
+    }
+
+    pub fn observe(&mut self, observation: Observation<u32>) {
+        if self.upstreams.observe(observation, Instant::now()) {
+            self.tell();
+        }
+    }
+
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
+    }
+
+    pub fn upstreams_mut(&mut self) -> &mut Upstreams {
+        &mut self.upstreams
+    }
+
+    pub fn tickets(&self) -> &TicketBook {
+        &self.tickets
+    }
+
+    pub fn sockets(&self) -> Option<&Sockets> {
+        self.crew.as_ref().map(Crew::sockets)
+    }
+
+    /// Reads certificates, keys and pages again.
+    ///
+    /// # Errors
+    /// What is wrong; what was before goes on.
+    pub fn refresh(&mut self, config: &Config) -> Result<(), Vec<Flaw>> {
+        let now = SystemTime::now();
+        self.material = Material::read(config, &self.node, &self.fetched, &mut self.tickets, now)?;
+        self.stamps = stamps(self.upstreams.plan());
+        self.secrecy.store(Arc::new(self.secrets()));
+        self.tell();
+        Ok(())
+    }
+
+    /// Whether a file that a site names has changed since it was read.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        stamps(self.upstreams.plan()) != self.stamps
+    }
+
+    /// Remembers how the files are now: they were looked at, and were no good.
+    pub fn note_stamps(&mut self) {
+        self.stamps = stamps(self.upstreams.plan());
+    }
+
+    /// Looks after workers and tickets; what is wrong.
+    pub fn tick(&mut self, now: Instant) -> Option<String> {
+        if let Some(crew) = &mut self.crew {
+            let hired = crew.look_after();
+            if hired > 0 {
+                tracing::error!(hired, "workers of the proxy died and were started again");
+            }
+        }
+        if now.duration_since(self.refreshed) < REFRESH {
+            return None;
+        }
+        self.refreshed = now;
+        let refreshed = self.tickets.refresh(SystemTime::now());
+        refreshed.err().map(|error| {
+            format!(
+                "the keys of session tickets stay as they were: {}",
+                chain(&error)
+            )
+        })
+    }
+
+    /// For who asks by `acme-tls/1`, by name.
+    fn proving_certificates(&self) -> BTreeMap<String, Arc<rustls::ServerConfig>> {
+        let proofs = self.proofs.values().flatten();
+        proofs
+            .filter(|proof| proof.challenge == config::AcmeChallenge::TlsAlpn01)
+            .filter_map(
+                |proof| match Identity::proving(&proof.name, &proof.digest) {
+                    Ok(config) => Some((proof.name.clone(), Arc::new(config))),
+                    Err(error) => {
+                        tracing::warn!(name = proof.name, "cannot be proved: {}", chain(&error));
+                        None
+                    }
+                },
+            )
+            .collect()
+    }
+
+    pub fn certificates(&self) -> Vec<CertificateLine> {
+        let rfc3339 = |moment| humantime::format_rfc3339_seconds(moment).to_string();
+        let fronts = self.material.by_service.iter();
+        fronts
+            .flat_map(|(service, front)| {
+                front.identities.iter().map(move |identity| {
+                    let facts = &identity.facts;
+                    let left = facts.not_after.duration_since(SystemTime::now());
+                    CertificateLine {
+                        service: format!("l7.{service}"),
+                        path: facts.path.display().to_string(),
+                        names: facts.names.clone(),
+                        issuer: facts.issuer.clone(),
+                        serial: facts.serial.clone(),
+                        algorithm: facts.algorithm.to_owned(),
+                        not_before: rfc3339(facts.not_before),
+                        not_after: rfc3339(facts.not_after),
+                        days_left: left.map_or(0, |left| left.as_secs() / DAY.as_secs()),
+                        stapled: facts.stapled,
+                    }
+                })
+            })
+            .collect()
+    }
+
+    pub fn remarks(&self) -> Vec<Remark> {
+        let mut remarks = self.upstreams.remarks();
+        let doubts = self.material.doubts.iter();
+        remarks
+            .extend(doubts.map(|flaw| Remark::grave(format!("{}; {}", flaw.message, flaw.cure))));
+        let now = SystemTime::now();
+        for (service, front) in &self.material.by_service {
+            for identity in &front.identities {
+                let facts = &identity.facts;
+                let Ok(left) = facts.not_after.duration_since(now) else {
+                    continue;
+                };
+                let lifetime = facts
+                    .not_after
+                    .duration_since(facts.not_before)
+                    .unwrap_or_default();
+                if left < SOON.min(lifetime / 4) {
+                    remarks.push(Remark::note(format!(
+                        "l7.{service}: {} ends in {} days; renew it",
+                        facts.path.display(),
+                        left.as_secs() / DAY.as_secs()
+                    )));
+                }
+            }
+        }
+        for (service, why) in &self.acme_troubles {
+            remarks.push(Remark::grave(format!(
+                "l7.{service}: no certificate could be obtained, it is tried again: {why}"
+            )));
+        }
+        if let Some(crew) = &self.crew {
+            let counters = &crew.admission().counters;
+            let panics = counters.panics.load(std::sync::atomic::Ordering::Relaxed);
+            if panics > 0 {
+                remarks.push(Remark::grave(format!(
+                    "the proxy: {panics} connections ended by a fault of foobar's own; please report it"
+                )));
+            }
+            let wanted = workers(&self.config);
+            if wanted != crew.size() {
+                remarks.push(Remark::note(format!(
+                    "the proxy runs {} workers; {wanted} of them is for the next start",
+                    crew.size()
+                )));
+            }
+        }
+        remarks
+    }
+
+    /// Ends: `how` the sockets are left.
+    pub async fn end(mut self, how: Ending) {
+        let patience = self.config.drain;
+        let Some(crew) = self.crew.take() else { return };
+        match how {
+            Ending::Closed => crew.drain(patience).await,
+            Ending::HandedOver => crew.hand_over(patience).await,
+        }
+    }
+}
+
+/// The flaws as the configuration's mistakes.
+pub fn diagnostics(config: &Config, flaws: Vec<Flaw>) -> Diagnostics {
+    let told = flaws
+        .into_iter()
+        .map(|flaw| (flaw.place, flaw.message, flaw.cure));
+    Diagnostics::about_things_named(&config.path, told.collect())
+}
+
+/// What becomes of the sockets when the proxy ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ending {
+    Closed,
+    HandedOver,
+}
+
+fn ask(check: config::Check, address: SocketAddr, secrecy: Option<Secrecy>) -> Probing {
+    Box::pin(async move {
+        probe::run(&check, address, secrecy.as_ref())
+            .await
+            .map_err(|error| chain(&error))
+    })
+}
+
+fn endpoints(plan: &SitePlan) -> BTreeMap<SocketAddr, Purpose> {
+    let sites = plan.sites.iter();
+    sites
+        .flat_map(|site| {
+            let service = &site.service;
+            let redirect = service
+                .redirect
+                .iter()
+                .map(|endpoint| (*endpoint, Purpose::Redirect));
+            let listen = service
+                .listen
+                .iter()
+                .map(|endpoint| (*endpoint, Purpose::Tls));
+            redirect.chain(listen)
+        })
+        .collect()
+}
+
+fn workers(config: &config::Proxy) -> usize {
+    config.workers.map_or_else(
+        || thread::available_parallelism().map_or(1, usize::from),
+        |workers| usize::from(workers.get()),
+    )
+}
+
+/// When each file that the sites name was changed last.
+fn stamps(plan: &SitePlan) -> BTreeMap<PathBuf, Option<SystemTime>> {
+    let mut files: BTreeSet<&Path> = BTreeSet::new();
+    for site in &plan.sites {
+        let tls = &site.service.tls;
+        for certificate in &tls.certificates {
+            files.insert(&certificate.cert);
+            files.extend(certificate.ocsp.as_deref());
+            if let config::Secret::File(path) = &certificate.key {
+                files.insert(path);
+            }
+        }
+        files.extend(tls.client.as_ref().map(|client| client.ca.as_path()));
+        if let Some(tls) = &site.service.backend_tls {
+            files.insert(&tls.ca);
+            if let Some((cert, key)) = &tls.identity {
+                files.insert(cert);
+                if let config::Secret::File(path) = key {
+                    files.insert(path);
+                }
+            }
+        }
+        files.extend(site.service.pages.errors.values().map(PathBuf::as_path));
+        files.extend(site.service.pages.maintenance.as_deref());
+    }
+    let changed = |path: &Path| {
+        std::fs::metadata(path)
+            .and_then(|file| file.modified())
+            .ok()
+    };
+    files
+        .into_iter()
+        .map(|path| (path.to_owned(), changed(path)))
+        .collect()
+}
+
+const REPORTS: usize = 256;
+const REFRESH: Duration = Duration::from_secs(5);
+const DAY: Duration = Duration::from_secs(86_400);
+const SOON: Duration = Duration::from_secs(14 * 86_400);

@@ -1,0 +1,96 @@
+//! The two ends of an exchange towards the client, whatever protocol it speaks.
+
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::{answers::Extra, link::Link};
+use crate::http::{Refusal, Response};
+
+/// A request's body on its way in.
+pub(super) trait Upload {
+    /// Waits for more of it; false: it is whole.
+    async fn more(&mut self) -> Result<bool, Fault>;
+
+    /// What came and was not taken yet.
+    fn bytes(&self) -> &[u8];
+
+    /// The same for who wants to own it.
+    fn take(&mut self) -> Bytes;
+
+    /// [`Upload::bytes`] were taken.
+    fn taken(&mut self);
+
+    /// Bytes of the body so far.
+    fn received(&self) -> u64;
+}
+
+/// An answer on its way out.
+pub(super) trait Download {
+    /// The head; it may wait for the first bytes of the body.
+    async fn begin(&mut self, answer: &Response<'_>, extra: &Extra<'_>) -> Result<(), Fault>;
+
+    async fn data(&mut self, bytes: &[u8]) -> Result<(), Fault>;
+
+    /// The answer is whole.
+    async fn end(&mut self, trailers: &[Trailer]) -> Result<(), Fault>;
+
+    /// Ready when the client went away.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// Bytes in both directions after a change of protocols, until both sides are done or nothing comes for `idle`.
+    async fn tunnel(&mut self, link: &mut Link, idle: Duration) -> Result<(), Fault>;
+
+    /// Bytes of the answer so far.
+    fn sent(&self) -> u64;
+}
+
+/// Name and value.
+pub(super) type Trailer = (Vec<u8>, Vec<u8>);
+
+/// What went wrong on the client's side.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Fault {
+    Gone,
+    Refused(Refusal),
+    Slow,
+}
+
+impl Fault {
+    pub(super) const fn remark(self) -> &'static str {
+        match self {
+            Self::Gone => "client gone",
+            Self::Refused(_) => "refused",
+            Self::Slow => "client slow",
+        }
+    }
+}
+
+/// The upload of a request without a body.
+#[derive(Debug)]
+pub(super) enum NoUpload {}
+
+impl Upload for NoUpload {
+    async fn more(&mut self) -> Result<bool, Fault> {
+        match *self {}
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match *self {}
+    }
+
+    fn take(&mut self) -> Bytes {
+        match *self {}
+    }
+
+    fn taken(&mut self) {
+        match *self {}
+    }
+
+    fn received(&self) -> u64 {
+        match *self {}
+    }
+}

@@ -1,0 +1,8 @@
+//! The proxy on real sockets, in front of backends that do as they are told.
+
+mod balancing;
+mod http1;
+mod http2;
+mod trouble;
+
+use super::samples::{Backend, Proxy, Reply, run};
