@@ -14,6 +14,7 @@ mod passing;
 pub mod pki;
 pub mod processes;
 pub mod servers;
+pub mod trials;
 
 use std::{
     fs::{self, File},

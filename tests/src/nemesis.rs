@@ -316,11 +316,14 @@ impl Arena<'_> {
         loop {
             let cluster = lab.cluster();
             let writer = cluster.as_ref().and_then(|cluster| cluster.writer.clone());
-            if let (Some(writer), Some(cluster)) = (&writer, &cluster) {
+            if let Some(cluster) = &cluster {
                 self.restart_refused(cluster)?;
-                if cluster.paused.is_some() && cluster.lacks.is_empty() {
+                let all_up = cluster.members.iter().all(|member| member.state == "up");
+                if cluster.paused.is_some() && all_up {
                     let _ = lab.command_cluster(MysqlCommand::Resume);
                 }
+            }
+            if let (Some(writer), Some(cluster)) = (&writer, &cluster) {
                 let readers = cluster
                     .members
                     .iter()

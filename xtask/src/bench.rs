@@ -23,16 +23,23 @@ pub fn run(
     arguments: &[OsString],
 ) -> Result<ExitCode> {
     machine::refuse_unless_capable("a bench")?;
-    let tools = setup::ensure(workspace, steps, Scope::Build, consent)?;
+    // Databases are measured in the lab, with the product.
+    let in_lab = arguments.first().is_some_and(|name| name == "mysql");
+    let scope = if in_lab { Scope::Lab } else { Scope::Build };
+    let tools = setup::ensure(workspace, steps, scope, consent)?;
     let mut build = workspace.cargo();
     build
         .args(["build", "--package", "foobar-tests", "--bin", BENCH])
         .args(Profile::Release.arguments());
+    if in_lab {
+        build.args(["--package", "foobar-userspace", "--bin", "foobar"]);
+    }
     let bench = workspace.binary(Profile::Release, BENCH);
     let mut command = Command::new(&bench);
     command
         .args(arguments)
         .current_dir(&workspace.root)
+        .env("FOOBAR_BIN", workspace.binary(Profile::Release, "foobar"))
         .env_remove("LD_LIBRARY_PATH");
     for object in object::ALL {
         let file = object.build(workspace, steps, &tools)?;
