@@ -47,7 +47,6 @@ impl Databases {
     /// # Errors
     /// When a server cannot be started or does not come into service.
     pub fn start(self, config: &Config, processes: &Processes) -> Result<()> {
-        write_credentials()?;
         let servers: Vec<&Host> = servers::of(config).collect();
         match self {
             Self::None => Ok(()),
@@ -88,7 +87,7 @@ pub fn credentials() -> PathBuf {
     Path::new(STATE).join("credentials")
 }
 
-fn write_credentials() -> Result<()> {
+pub(crate) fn write_credentials() -> Result<()> {
     let directory = credentials();
     fs::create_dir_all(&directory)?;
     for (name, secret) in [

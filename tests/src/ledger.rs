@@ -166,7 +166,8 @@ impl Ledger {
             before = ack.acked;
         }
         let (_, end) = longest;
-        (end > 0).then(|| Duration::from_micros(end - fault))
+        let interrupted = longest.0 >= NOTICED;
+        interrupted.then(|| Duration::from_micros(end - fault))
     }
 }
 
@@ -332,6 +333,8 @@ const WRITER: SocketAddr = SocketAddr::new(
 const CONNECT: Duration = Duration::from_millis(250);
 const ANSWER: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(10);
+/// A silence that is shorter, in microseconds, is the load of the machine.
+const NOTICED: u64 = 100_000;
 
 #[cfg(test)]
 mod tests {
@@ -371,9 +374,13 @@ mod tests {
 
     #[test]
     fn an_outage_lasts_to_the_first_ack_after_the_longest_silence() {
-        let ledger =
-            ledger("A 1 11 0 10 20\nA 2 11 0 100 110\nA 3 12 1 2000 2010\nA 4 12 1 2020 2030\n");
-        assert_eq!(ledger.outage(105), Some(Duration::from_micros(2010 - 105)));
+        let ledger = ledger(
+            "A 1 11 0 10 20\nA 2 11 0 100 110\nA 3 12 1 200000 200010\nA 4 12 1 200020 200030\n",
+        );
+        assert_eq!(
+            ledger.outage(105),
+            Some(Duration::from_micros(200_010 - 105))
+        );
         assert_eq!(ledger.missing(&BTreeSet::from([1, 2, 4])), [3]);
     }
 }

@@ -91,10 +91,7 @@ impl Lab {
         Network::new(&self.config)?.create()?;
         progress("name server");
         servers::start_names(&self.config, &self.processes)?;
-        if self.databases != Databases::None {
-            progress("databases on three servers");
-        }
-        self.databases.start(&self.config, &self.processes)?;
+        databases::write_credentials()?;
         progress("nginx and gunicorn on three servers");
         let certificates = Path::new(STATE).join("tls");
         let names: Vec<&str> = servers::of(&self.config)
@@ -140,12 +137,23 @@ impl Lab {
                     ],
                 )
             })?;
+            self.start_databases(progress)?;
             if self.databases != Databases::None {
                 progress("roles of the databases");
                 self.wait_for_databases()?;
             }
+        } else {
+            self.start_databases(progress)?;
         }
         Ok(())
+    }
+
+    /// After foobar: what replicas have open when a firewall comes, it does not know.
+    fn start_databases(&self, progress: &mut dyn FnMut(&str)) -> Result<()> {
+        if self.databases != Databases::None {
+            progress("databases on three servers");
+        }
+        self.databases.start(&self.config, &self.processes)
     }
 
     /// The copy of the configuration that the lab's nodes read.

@@ -282,8 +282,12 @@ async fn follow(
         quoted(&stage.replication.user),
         quoted(&stage.replication.password)
     );
+    let rows = talk.rows_here("SELECT @@read_only", until).await?;
+    // To close what is closed would wait for what is being applied.
+    if !rows.first().is_some_and(|row| is_on(&text(row, 0))) {
+        say(talk, &["SET GLOBAL read_only = 1"], until).await?;
+    }
     let mut steps = vec![
-        "SET GLOBAL read_only = 1",
         "SET GLOBAL rpl_semi_sync_slave_enabled = 1",
         "STOP ALL SLAVES",
     ];
