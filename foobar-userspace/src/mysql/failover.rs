@@ -17,7 +17,7 @@ pub struct Failover {
     pub lost: Option<usize>,
     pub term: u64,
     survivors: Vec<usize>,
-    /// Who must be the candidate, if it is not for the positions to say.
+    /// Who is preferred among those that have everything.
     wanted: Option<usize>,
     stage: Stage,
     round: Round,
@@ -79,7 +79,8 @@ impl Failover {
     }
 
     /// A primary came back, read-only by its own configuration, before anybody took its place: it goes on where it stopped,
-    /// if it has all that the others have.
+    /// if it has all that the others have. A crash may have cut off what a replica that crashed with it still has: then that
+    /// one takes over, since all members were asked.
     #[must_use]
     pub fn reopen(
         primary: usize,
@@ -265,16 +266,17 @@ const fn phase_of(stage: Stage) -> &'static str {
     }
 }
 
-/// The survivor that has everything the others have; of several the first.
+/// The survivor that has everything the others have; of several the one that is wanted, else the first.
 fn candidate(positions: &BTreeMap<usize, Position>, wanted: Option<usize>) -> Option<usize> {
-    positions
-        .iter()
-        .filter(|(member, _)| wanted.is_none_or(|wanted| wanted == **member))
-        .find(|(_, position)| {
-            let all = position.all();
-            positions.values().all(|other| all.covers(&other.all()))
-        })
+    let mut complete = positions.iter().filter(|(_, position)| {
+        let all = position.all();
+        positions.values().all(|other| all.covers(&other.all()))
+    });
+    let first = complete.clone().map(|(member, _)| *member).next();
+    complete
+        .find(|(member, _)| wanted == Some(**member))
         .map(|(member, _)| *member)
+        .or(first)
 }
 
 /// MariaDB needs 1.1 to 2.1 s to stop receiving from a primary that hangs.
