@@ -25,8 +25,11 @@ use crate::{
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Steered {
     /// `mysql.app.write`, and what each member gets there.
-    pub endpoints: Vec<(String, Vec<(String, u16, Availability)>)>,
+    pub endpoints: Vec<(String, Vec<Share>)>,
 }
+
+/// A member by host and port, and what it gets.
+pub type Share = (String, u16, Availability);
 
 #[derive(Debug)]
 pub struct Clusters {
