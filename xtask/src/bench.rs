@@ -23,7 +23,13 @@ pub fn run(
     arguments: &[OsString],
 ) -> Result<ExitCode> {
     machine::refuse_unless_capable("a bench")?;
-    let tools = setup::ensure(workspace, steps, Scope::Build, consent)?;
+    // The proxies beside ours, and what asks them.
+    let scope = if arguments.first().is_some_and(|first| first == "proxy") {
+        Scope::Lab
+    } else {
+        Scope::Build
+    };
+    let tools = setup::ensure(workspace, steps, scope, consent)?;
     let mut build = workspace.cargo();
     build
         .args(["build", "--package", "foobar-tests", "--bin", BENCH])

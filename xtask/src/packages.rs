@@ -42,6 +42,12 @@ pub const LAB: &[Need] = &[
     need("dnsmasq", "dnsmasq-base"),
     need("curl", "curl"),
     need("wrk", "wrk"),
+    need("h2load", "nghttp2-client"),
+    Need {
+        program: "haproxy",
+        package: "haproxy",
+        service: Some("haproxy"),
+    },
     need("ping", "iputils-ping"),
     need("nc", "netcat-openbsd"),
     Need {

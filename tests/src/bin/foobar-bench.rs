@@ -1,4 +1,7 @@
-//! `cargo xtask bench`: what a packet costs, beside floors measured in the same run.
+//! `cargo xtask bench`: what a packet costs, beside floors measured in the same run; what the proxy costs, beside others.
+
+#[path = "foobar-bench/proxy/mod.rs"]
+mod proxy;
 
 use std::{
     collections::HashMap,
@@ -26,7 +29,10 @@ use foobar::{
 use foobar_ebpf::abi::{self, Backend, MemberV4, SetInfo};
 
 #[derive(Debug, Parser)]
-#[command(name = "foobar-bench", about = "Measures the packet path")]
+#[command(
+    name = "foobar-bench",
+    about = "Measures the packet path and the proxy"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -45,6 +51,8 @@ enum Command {
         #[arg(long, default_value_t = 200_000)]
         packets: u32,
     },
+    /// Requests, handshakes, latency and memory of foobar, nginx and HAProxy, rounds interleaved.
+    Proxy(proxy::Options),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -64,14 +72,17 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let Arguments {
-        command:
-            Command::Packet {
-                output,
-                rounds,
-                packets,
-            },
-    } = Arguments::parse();
+    match Arguments::parse().command {
+        Command::Packet {
+            output,
+            rounds,
+            packets,
+        } => packet(output, rounds, packets),
+        Command::Proxy(options) => proxy::run(options),
+    }
+}
+
+fn packet(output: Output, rounds: usize, packets: u32) -> Result<()> {
     let mut bench = Bench::new()?;
     let mut cases = cases(&mut bench)?;
     for _ in 0..rounds.max(9) {

@@ -120,7 +120,9 @@ fn is_bpf_bin(path: &str) -> bool {
     })
 }
 
-const PURE: [&str; 4] = ["config", "firewall", "balancer", "labels"];
+const PURE: [&str; 7] = [
+    "config", "firewall", "balancer", "labels", "http", "steering", "tally",
+];
 
 const OUTSIDE_WORLD: &[&[&str]] = &[
     &["aya"],
