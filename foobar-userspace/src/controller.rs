@@ -65,7 +65,8 @@ use crate::{
     config::{self, Diagnostics},
     explain,
     kernel::{
-        Deployment, Direction, HashKeys, KernelError, NodeLock, Origin, Sizes, Table, Tables, clock,
+        Deployment, Direction, HashKeys, KernelError, Mapped, NodeLock, Origin, Sizes, Table,
+        Tables, clock,
     },
     labels::Labels,
     monitor::lines::Line,
@@ -77,7 +78,7 @@ use crate::{
     },
     routes::{Event, NextHop, Router, RoutesError},
     succession::{Ancestor, SuccessionError},
-    tally::Tally,
+    tally::{self, Tally},
 };
 
 #[derive(Clone, Debug)]
@@ -314,7 +315,7 @@ impl Controller {
             memory.wishes.clone(),
             inherited.tickets,
             inherited.sockets,
-            Tally::private(),
+            tally(&options.node, &mut troubles),
         );
         let proxy_draft = proxying
             .draft(&draft.config, draft.sites.clone())
@@ -1223,6 +1224,24 @@ fn refusal(error: &KernelError) -> Refusal {
         KernelError::NotPermitted { .. } => Refusal::NotPermitted { message },
         KernelError::Full { .. } => Refusal::Conflict { message },
         _ => Refusal::Failed { message },
+    }
+}
+
+/// The counters of the sites, pinned with the node's other maps.
+fn tally(node: &str, troubles: &mut Troubles) -> Tally {
+    let words = u32::try_from(tally::WORDS).unwrap_or(u32::MAX);
+    match Mapped::adopt(node, tally::MAP, words) {
+        Ok(words) => Tally::new(Arc::new(words)),
+        Err(error) => {
+            troubles.note(
+                "tally",
+                format!(
+                    "what the sites count ends with this process: {}",
+                    chain(&error)
+                ),
+            );
+            Tally::private()
+        }
     }
 }
 
