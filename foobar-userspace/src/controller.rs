@@ -65,8 +65,7 @@ use crate::{
     config::{self, Diagnostics},
     explain,
     kernel::{
-        Deployment, Direction, HashKeys, KernelError, Mapped, NodeLock, Origin, Sizes, Table,
-        Tables, clock,
+        Deployment, Direction, HashKeys, KernelError, NodeLock, Origin, Sizes, Table, Tables, clock,
     },
     labels::Labels,
     monitor::lines::Line,
@@ -78,7 +77,7 @@ use crate::{
     },
     routes::{Event, NextHop, Router, RoutesError},
     succession::{Ancestor, SuccessionError},
-    tally::{self, Tally},
+    tally::Tally,
 };
 
 #[derive(Clone, Debug)]
@@ -315,7 +314,7 @@ impl Controller {
             memory.wishes.clone(),
             inherited.tickets,
             inherited.sockets,
-            tally(&options.node, &mut troubles),
+            Tally::private(),
         );
         let proxy_draft = proxying
             .draft(&draft.config, draft.sites.clone())
@@ -1224,24 +1223,6 @@ fn refusal(error: &KernelError) -> Refusal {
         KernelError::NotPermitted { .. } => Refusal::NotPermitted { message },
         KernelError::Full { .. } => Refusal::Conflict { message },
         _ => Refusal::Failed { message },
-    }
-}
-
-/// The counters of the sites, pinned with the node's other maps.
-fn tally(node: &str, troubles: &mut Troubles) -> Tally {
-    let words = u32::try_from(tally::WORDS).unwrap_or(u32::MAX);
-    match Mapped::adopt(node, tally::MAP, words) {
-        Ok(words) => Tally::new(Arc::new(words)),
-        Err(error) => {
-            troubles.note(
-                "tally",
-                format!(
-                    "what the sites count ends with this process: {}",
-                    chain(&error)
-                ),
-            );
-            Tally::private()
-        }
     }
 }
 

@@ -16,9 +16,6 @@ use std::{
 pub const MAX_SITES: u32 = 64;
 pub const MAX_SITE_BACKENDS: u32 = 512;
 
-/// The name of the array among the node's pins.
-pub const MAP: &str = "SITES";
-
 /// Words of the whole array.
 pub const WORDS: usize =
     MAX_SITES as usize * SITE_WORDS + MAX_SITE_BACKENDS as usize * BACKEND_WORDS;
