@@ -22,6 +22,11 @@ pub mod map {
     pub const NEXT_HOPS: &str = "NEXT_HOPS";
     pub const REMEMBERED_V4: &str = "REMEMBERED_V4";
     pub const REMEMBERED_V6: &str = "REMEMBERED_V6";
+    pub const SESSIONS_V4: &str = "SESSIONS_V4";
+    pub const SESSIONS_V6: &str = "SESSIONS_V6";
+    pub const LEASES: &str = "LEASES";
+    pub const EMISSIONS: &str = "EMISSIONS";
+    pub const EMITTED: &str = "EMITTED";
     pub const FLOWS_V4: &str = "FLOWS_V4";
     pub const FLOWS_V6: &str = "FLOWS_V6";
     pub const FRAGMENTS_V4: &str = "FRAGMENTS_V4";
@@ -62,10 +67,12 @@ pub mod global {
 pub mod program {
     pub const INGRESS: &str = "ingress";
     pub const EGRESS: &str = "egress";
+    /// Sends the frames of `EMISSIONS`, one a run.
+    pub const EMIT: &str = "emit";
 }
 
 /// Raised when what the maps hold changes its meaning and not its size: a new controller then does not adopt the old ones.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 /// Words of [`global::HASH_KEYS`].
 pub const HASH_KEYS: usize = 7;
 pub const MAX_INTERFACES: u32 = 16;
@@ -111,6 +118,20 @@ pub struct Vip {
     pub vip: u32,
     /// [`checksum_words`] of the vip's address and port.
     pub sum: u32,
+    /// Any of the flags below.
+    pub flags: u32,
+    pub zero: u32,
+}
+
+impl Vip {
+    /// Flows of a dead backend stay with it.
+    pub const KEEP: u32 = 1;
+    /// Every flow is known in `SESSIONS_*`, and reset when its backend is lost.
+    pub const SESSIONS: u32 = 2;
+    /// With nobody to take it, a SYN is answered with a RST rather than with silence.
+    pub const REFUSE: u32 = 4;
+    /// Nobody is served once the deadline in `LEASES` has passed.
+    pub const LEASED: u32 = 8;
 }
 
 /// Value of `RETURNS_*`: what a packet *from* a backend's endpoint is rewritten to.
@@ -127,9 +148,12 @@ pub struct Return {
     pub backend_sum: u32,
     pub vip: u32,
     pub backend: u32,
+    /// Of [`Vip`]: [`Vip::SESSIONS`], [`Vip::LEASED`].
+    pub flags: u32,
 }
 
-/// Value of `BACKENDS`. Written whole before a ring names it; afterwards only `flags`, `ifindex`, `macs` and `mtu` change.
+/// Value of `BACKENDS`. Written whole before a ring names it; afterwards only `flags`, `ifindex`, `macs`, `mtu` and
+/// `epoch` change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Backend {
@@ -147,6 +171,8 @@ pub struct Backend {
     pub macs: [u32; 3],
     /// Of the interface, in bytes, without the Ethernet header.
     pub mtu: u32,
+    /// Raised each time the backend is lost: sessions of an earlier epoch stay cut when it comes back.
+    pub epoch: u32,
 }
 
 impl Backend {
@@ -226,6 +252,45 @@ pub struct Remembered {
     pub backend: u32,
     /// Coarse monotonic clock, whole seconds.
     pub seen: u32,
+}
+
+/// Value of `SESSIONS_*`, keyed by [`ClientV4`] and [`ClientV6`]: a flow of a service that resets.
+///
+/// Sequence numbers are in host order; the words are written one by one, by the CPU that has the flow.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Session {
+    pub backend: u32,
+    /// The backend's epoch when the flow began.
+    pub epoch: u32,
+    /// The sequence number that the client sends next: a RST with it is one that the backend heeds (RFC 5961 3.2).
+    pub client_next: u32,
+    /// The sequence number that the client expects next.
+    pub server_next: u32,
+    /// Coarse monotonic clock, whole seconds.
+    pub seen: u32,
+    /// The device that the client's packets come by.
+    pub ifindex: u32,
+    /// Of a frame *to* the client: destination, source.
+    pub macs: [u32; 3],
+}
+
+/// Value of `EMISSIONS`: a frame to be sent, padded with zeros.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Emission {
+    pub ifindex: u32,
+    pub frame: [u32; Emission::WORDS],
+}
+
+impl Emission {
+    /// A TCP header on IPv6 on Ethernet takes 74 bytes.
+    pub const WORDS: usize = 20;
+    pub const LENGTH: usize = Self::WORDS * 4;
+    /// Frames that go out at once.
+    pub const BATCH: u32 = 256;
 }
 
 /// Key of `FLOWS_V4`: a flow that this node opened, as its *replies* look.

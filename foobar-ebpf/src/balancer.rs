@@ -4,7 +4,7 @@
 //! transition are flows remembered.
 
 use crate::{
-    abi::{Backend, RING_SLOTS, Remembered, Slot},
+    abi::{Backend, RING_SLOTS, Remembered, Slot, Vip},
     family::Family,
     flow,
     packet::{Packet, Parse},
@@ -23,16 +23,18 @@ const SHIFT: u32 = 64 - RING_SLOTS.trailing_zeros();
 #[inline(always)]
 pub fn choose<F: Parse, T: Tables + TablesOf<F>>(
     packet: &Packet<F>,
-    vip: u32,
+    vip: &Vip,
     tables: &mut T,
 ) -> Result<u32, Reason> {
-    let client = F::client(packet.source, packet.ports.0, vip);
-    let hash = F::hash(|index| tables.hash_key(index), &client);
-    let slot = tables
-        .ring_slot(vip, (hash >> SHIFT) as u32)
-        .ok_or(Reason::Internal)?;
+    let client = F::client(packet.source, packet.ports.0, vip.vip);
+    let slot = slot_of::<F, T>(&client, vip.vip, tables)?;
     let backend = if slot.tracked() {
-        tracked::<F, T>(slot, &client, opens(packet), tables)
+        let loss = if vip.flags & Vip::KEEP != 0 {
+            Loss::Keep
+        } else {
+            Loss::Resteer
+        };
+        tracked::<F, T>(slot, &client, opens(packet), loss, tables)
     } else {
         slot.current()
     };
@@ -41,6 +43,29 @@ pub fn choose<F: Parse, T: Tables + TablesOf<F>>(
     } else {
         Ok(backend)
     }
+}
+
+/// The slot that a flow's hash picks.
+///
+/// # Errors
+/// [`Reason::Internal`]: the vip has no ring.
+#[inline(always)]
+pub fn slot_of<F: Family, T: Tables>(
+    client: &F::Client,
+    vip: u32,
+    tables: &T,
+) -> Result<Slot, Reason> {
+    let hash = F::hash(|index| tables.hash_key(index), client);
+    tables
+        .ring_slot(vip, (hash >> SHIFT) as u32)
+        .ok_or(Reason::Internal)
+}
+
+/// What becomes of the flows of a dead backend.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Loss {
+    Keep,
+    Resteer,
 }
 
 /// Whether the packet may begin a flow: no packet but a SYN does for TCP; UDP does not tell, so a flow that nobody
@@ -55,8 +80,10 @@ fn tracked<F: Family, T: Tables + TablesOf<F>>(
     slot: Slot,
     client: &F::Client,
     opens: bool,
+    loss: Loss,
     tables: &mut T,
 ) -> u32 {
+    let holds = |backend, tables: &T| loss == Loss::Keep || is_alive(backend, tables);
     let remembered = tables.remembered(client);
     if opens {
         // A retransmitted SYN finds its own entry; an entry of an older flow of the same ports is overwritten.
@@ -66,14 +93,14 @@ fn tracked<F: Family, T: Tables + TablesOf<F>>(
         return slot.current();
     }
     if let Some(remembered) = remembered
-        && is_alive(remembered.backend, tables)
+        && holds(remembered.backend, tables)
     {
         if remembered.seen != flow::seconds(tables) {
             remember::<F, T>(client, remembered.backend, tables);
         }
         return remembered.backend;
     }
-    if slot.previous() != slot.current() && is_alive(slot.previous(), tables) {
+    if slot.previous() != slot.current() && holds(slot.previous(), tables) {
         remember::<F, T>(client, slot.previous(), tables);
         return slot.previous();
     }

@@ -18,6 +18,9 @@ pub trait Frame {
 
     /// Bytes of the whole frame.
     fn length(&self) -> usize;
+
+    /// Cuts what is beyond the first `length` bytes; `None`, and nothing cut, where that cannot be done.
+    fn truncate(&mut self, length: usize) -> Option<()>;
 }
 
 /// A frame in memory, for tests and for user space.
@@ -40,5 +43,12 @@ impl Frame for MemoryFrame<'_> {
 
     fn length(&self) -> usize {
         self.0.len()
+    }
+
+    fn truncate(&mut self, length: usize) -> Option<()> {
+        let whole = core::mem::take(&mut self.0);
+        let (kept, _) = whole.split_at_mut_checked(length)?;
+        self.0 = kept;
+        Some(())
     }
 }

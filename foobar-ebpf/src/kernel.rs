@@ -8,17 +8,17 @@ use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
     helpers::generated::{
         bpf_fib_lookup as fib_lookup, bpf_ktime_get_coarse_ns, bpf_loop, bpf_skb_pull_data,
-        bpf_xdp_get_buff_len,
+        bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
     },
     macros::btf_map,
 };
 use foobar_ebpf::{
     abi::{
         self, Backend, Bucket, BucketV4, BucketV6, ClientV4, ClientV6, DatagramV4, DatagramV6,
-        EndpointV4, EndpointV6, FirstFragment, FlowState, FlowV4, FlowV6, Label, LabelKey,
-        MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_RULES, MAX_SETS, MAX_VIPS, Member,
-        MemberV4, MemberV6, NextHop, RING_SLOTS, Remembered, Return, SET_HOSTS, SET_PREFIXES,
-        SetInfo, Slot, Tally, Trace, Traffic, Vip, ruleset,
+        Emission, EndpointV4, EndpointV6, FirstFragment, FlowState, FlowV4, FlowV6, Label,
+        LabelKey, MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_RULES, MAX_SETS, MAX_VIPS,
+        Member, MemberV4, MemberV6, NextHop, RING_SLOTS, Remembered, Return, SET_HOSTS,
+        SET_PREFIXES, Session, SetInfo, Slot, Tally, Trace, Traffic, Vip, ruleset,
     },
     family::{V4, V6},
     frame::{Frame, Header},
@@ -65,6 +65,17 @@ pub static NEXT_HOPS: Array<NextHop, { MAX_NEXT_HOPS as usize }> = Array::new();
 pub static REMEMBERED_V4: LruHashMap<ClientV4, Remembered, 262_144> = LruHashMap::new();
 #[btf_map]
 pub static REMEMBERED_V6: LruHashMap<ClientV6, Remembered, 131_072> = LruHashMap::new();
+
+#[btf_map]
+pub static SESSIONS_V4: LruHashMap<ClientV4, Session, 65_536> = LruHashMap::new();
+#[btf_map]
+pub static SESSIONS_V6: LruHashMap<ClientV6, Session, 32_768> = LruHashMap::new();
+#[btf_map]
+pub static LEASES: Array<u64, { MAX_VIPS as usize }> = Array::new();
+#[btf_map]
+pub static EMISSIONS: Array<Emission, { Emission::BATCH as usize }> = Array::new();
+#[btf_map]
+pub static EMITTED: Array<u32, 1> = Array::new();
 
 #[btf_map]
 pub static WANTED_V4: LruHashMap<u32, u32, 256> = LruHashMap::new();
@@ -214,6 +225,17 @@ impl Frame for XdpFrame {
     fn length(&self) -> usize {
         self.whole_length()
     }
+
+    #[inline(always)]
+    fn truncate(&mut self, length: usize) -> Option<()> {
+        let change = length as i32 - self.whole_length() as i32;
+        // SAFETY: a helper on the program's own context; it invalidates `linear`, which is taken anew.
+        if change > 0 || unsafe { bpf_xdp_adjust_tail(self.context, change) } != 0 {
+            return None;
+        }
+        *self = Self::new(self.context);
+        Some(())
+    }
 }
 
 /// A packet on its way out; it is only looked at.
@@ -267,6 +289,11 @@ impl Frame for TcFrame {
     #[inline(always)]
     fn length(&self) -> usize {
         self.length
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, _length: usize) -> Option<()> {
+        None
     }
 }
 
@@ -372,6 +399,16 @@ impl Tables for Maps {
     #[inline(always)]
     fn interface(&self) -> u32 {
         INTERFACE.load()
+    }
+
+    #[inline(always)]
+    fn device(&self) -> u32 {
+        self.ingress_ifindex
+    }
+
+    #[inline(always)]
+    fn lease(&self, vip: u32) -> u64 {
+        LEASES.get(vip).copied().unwrap_or(0)
     }
 
     #[inline(always)]
@@ -529,7 +566,8 @@ impl Maps {
 macro_rules! tables_of {
     (
         $family:ident, $address:ty, $bits:literal,
-        $vips:ident, $returns:ident, $local:ident, $routes:ident, $wanted:ident, $remembered:ident, $flows:ident,
+        $vips:ident, $returns:ident, $local:ident, $routes:ident, $wanted:ident, $remembered:ident, $sessions:ident,
+        $flows:ident,
         $fragments:ident, $prefixes:ident, $hosts:ident, $jail:ident, $buckets:ident,
         $endpoint:ty, $client:ty, $flow:ty, $datagram:ty, $member:ty, $bucket:ty,
         $question:expr
@@ -584,6 +622,30 @@ macro_rules! tables_of {
                 if !explains() {
                     // An LRU map makes room; when it cannot, the slot's previous backend still stands.
                     let _ = $remembered.insert(client, &remembered, 0);
+                }
+            }
+
+            #[inline(always)]
+            fn with_session<R>(
+                &mut self,
+                client: &$client,
+                follow: impl FnOnce(&mut Session) -> R,
+            ) -> Option<R> {
+                let session = $sessions.get_ptr_mut(client)?;
+                if explains() {
+                    // SAFETY: copied at once.
+                    return Some(follow(&mut unsafe { *session }));
+                }
+                // SAFETY: words of an element that lives while the program runs; a flow's packets come to one CPU, and
+                // where they do not, a word is the one or the other's.
+                Some(follow(unsafe { &mut *session }))
+            }
+
+            #[inline(always)]
+            fn begin_session(&mut self, client: &$client, session: Session) {
+                if !explains() {
+                    // An LRU map makes room; a flow without a session is reset with its next packet.
+                    let _ = $sessions.insert(client, &session, 0);
                 }
             }
 
@@ -686,6 +748,7 @@ tables_of!(
     ROUTES_V4,
     WANTED_V4,
     REMEMBERED_V4,
+    SESSIONS_V4,
     FLOWS_V4,
     FRAGMENTS_V4,
     SET_PREFIXES_V4,
@@ -716,6 +779,7 @@ tables_of!(
     ROUTES_V6,
     WANTED_V6,
     REMEMBERED_V6,
+    SESSIONS_V6,
     FLOWS_V6,
     FRAGMENTS_V6,
     SET_PREFIXES_V6,
@@ -742,4 +806,19 @@ fn empty_question(family: u8) -> bpf_fib_lookup {
     let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
     question.family = family;
     question
+}
+
+/// Writes the next frame of `EMISSIONS` over this one; where it goes out.
+#[inline(always)]
+pub fn next_emission(context: *mut xdp_md) -> Option<u32> {
+    let emitted = EMITTED.get_ptr_mut(0)?;
+    // SAFETY: user space runs this program on one CPU at a time, under the node's lock.
+    let index = unsafe {
+        let index = *emitted;
+        *emitted = index + 1;
+        index
+    };
+    let emission = EMISSIONS.get(index)?;
+    XdpFrame::new(context).write(0, emission.frame)?;
+    Some(emission.ifindex)
 }

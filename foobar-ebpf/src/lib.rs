@@ -23,6 +23,7 @@ pub mod memory;
 pub mod packet;
 pub mod pipeline;
 pub mod rewrite;
+pub mod session;
 pub mod tables;
 pub mod verdict;
 pub mod wire;

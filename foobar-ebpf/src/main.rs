@@ -31,6 +31,19 @@ pub fn ingress(context: XdpContext) -> u32 {
         Action::Transmit(out) if out == interface => XDP_TX,
         // SAFETY: a helper on two integers.
         Action::Transmit(out) => unsafe { bpf_redirect(out, 0) as u32 },
+        // Not XDP_TX: veth hands that to a peer with an XDP program alone, a redirect to any with GRO.
+        // SAFETY: as above.
+        Action::Reflect => unsafe { bpf_redirect(interface, 0) as u32 },
+    }
+}
+
+/// Run by user space with live frames: each run sends one frame that user space made.
+#[xdp]
+pub fn emit(context: XdpContext) -> u32 {
+    match kernel::next_emission(context.ctx) {
+        // SAFETY: a helper on two integers.
+        Some(out) => unsafe { bpf_redirect(out, 0) as u32 },
+        None => XDP_DROP,
     }
 }
 
@@ -45,7 +58,7 @@ pub fn egress(context: TcContext) -> i32 {
     };
     match pipeline::egress(&mut frame, &mut maps, workspaces).action() {
         Action::Pass => TC_ACT_OK,
-        Action::Drop | Action::Transmit(_) => TC_ACT_SHOT,
+        Action::Drop | Action::Transmit(_) | Action::Reflect => TC_ACT_SHOT,
     }
 }
 

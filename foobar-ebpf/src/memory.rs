@@ -7,7 +7,8 @@ use std::{collections::HashMap, vec::Vec};
 
 use crate::{
     abi::{
-        Backend, FirstFragment, HASH_KEYS, NextHop, Remembered, Return, SetInfo, Slot, Trace, Vip,
+        Backend, FirstFragment, HASH_KEYS, NextHop, Remembered, Return, Session, SetInfo, Slot,
+        Trace, Vip,
     },
     family::{Family, V4, V6},
     tables::{Direction, Route, Ruleset, Tables, TablesOf, Way},
@@ -19,6 +20,8 @@ use crate::{
 pub struct MemoryTables {
     pub ruleset: Vec<u64>,
     pub interface: u32,
+    pub device: u32,
+    pub leases: HashMap<u32, u64>,
     pub hash_keys: [u64; HASH_KEYS],
     /// Nanoseconds.
     pub now: u64,
@@ -48,6 +51,7 @@ pub struct FamilyTables<F: Family> {
     pub kernel_route: Option<NextHop>,
     pub wanted: Vec<F::Address>,
     pub remembered: HashMap<F::Client, Remembered>,
+    pub sessions: HashMap<F::Client, Session>,
     pub flows: HashMap<F::Flow, u32>,
     pub fragments: HashMap<F::Datagram, FirstFragment>,
     /// Network, mask of the network's bits, mask of sets; longest first.
@@ -67,6 +71,7 @@ impl<F: Family> Default for FamilyTables<F> {
             kernel_route: None,
             wanted: Vec::new(),
             remembered: HashMap::new(),
+            sessions: HashMap::new(),
             flows: HashMap::new(),
             fragments: HashMap::new(),
             prefixes: Vec::new(),
@@ -96,6 +101,14 @@ impl Tables for MemoryTables {
 
     fn interface(&self) -> u32 {
         self.interface
+    }
+
+    fn device(&self) -> u32 {
+        self.device
+    }
+
+    fn lease(&self, vip: u32) -> u64 {
+        self.leases.get(&vip).copied().unwrap_or(0)
     }
 
     fn hash_key(&self, index: usize) -> u64 {
@@ -196,6 +209,18 @@ macro_rules! tables_of {
 
             fn remember(&mut self, client: &<$family as Family>::Client, remembered: Remembered) {
                 self.$field.remembered.insert(*client, remembered);
+            }
+
+            fn with_session<R>(
+                &mut self,
+                client: &<$family as Family>::Client,
+                follow: impl FnOnce(&mut Session) -> R,
+            ) -> Option<R> {
+                self.$field.sessions.get_mut(client).map(follow)
+            }
+
+            fn begin_session(&mut self, client: &<$family as Family>::Client, session: Session) {
+                self.$field.sessions.insert(*client, session);
             }
 
             fn flow(&self, flow: &<$family as Family>::Flow) -> Option<u32> {

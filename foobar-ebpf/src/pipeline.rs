@@ -9,6 +9,7 @@ use crate::{
     frame::Frame,
     packet::{self, Fragment, Network, Origin, Packet, Parse},
     rewrite::{self, Rewrite},
+    session,
     tables::{Direction, Route, Tables, TablesOf, Way},
     verdict::{Reason, Verdict},
     wire::{icmp, tcp, udp},
@@ -122,14 +123,13 @@ fn ingress_of<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
     if is_balanced_protocol(packet.protocol) {
         let endpoint = F::endpoint(packet.destination, packet.ports.1, packet.protocol);
         if let Some(vip) = tables.vip(&endpoint).copied() {
-            return to_backend(frame, packet, &vip, ruling, tables).unwrap_or_else(Verdict::of);
+            return to_backend(frame, packet, &vip, ruling, tables)
+                .unwrap_or_else(|reason| answer(frame, packet, reason));
         }
-        let endpoint = F::endpoint(packet.source, packet.ports.0, packet.protocol);
         if !packet.opens_tcp()
-            && let Some(back) = tables.backend_return(&endpoint).copied()
-            && !tables.is_local(packet.destination)
+            && let Some(verdict) = from_backend(frame, packet, tables)
         {
-            return to_client(frame, packet, &back, tables).unwrap_or_else(Verdict::of);
+            return verdict;
         }
     } else if is_icmp_error(packet) {
         return icmp_error(frame, ruling, tables, workspace).unwrap_or_else(Verdict::of);
@@ -140,6 +140,19 @@ fn ingress_of<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
         Verdict::of(Reason::Reply)
     } else {
         Verdict::of(unmatched(packet))
+    }
+}
+
+/// Some packets that go nowhere are answered.
+// As for `parse`.
+#[inline(never)]
+fn answer<F: Rewrite, T: Frame>(frame: &mut T, packet: &Packet<F>, reason: Reason) -> Verdict {
+    if !reason.reflects() {
+        return Verdict::of(reason);
+    }
+    match rewrite::reset(frame, packet) {
+        Ok(()) => Verdict::of(reason),
+        Err(other) => Verdict::of(other),
     }
 }
 
@@ -155,7 +168,11 @@ fn to_backend<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
     if ruling.outcome == Outcome::Unmatched {
         return Err(unmatched(packet));
     }
-    let id = balancer::choose(packet, vip.vip, tables)?;
+    let id = if vip.flags & Vip::SESSIONS != 0 {
+        session::to_backend(frame, packet, vip, tables)?
+    } else {
+        balancer::choose(packet, vip, tables)?
+    };
     tables.trace(|trace| trace.backend = id);
     let backend = tables.backend(id).ok_or(Reason::Internal)?;
     let endpoint = backend.endpoint::<F>();
@@ -165,6 +182,22 @@ fn to_backend<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
     let opens = packet.opens_tcp();
     tables.count_balanced(id, Way::ToBackend { opens }, packet.length);
     Ok(Verdict::transmit(Reason::Forwarded, hop.ifindex))
+}
+
+/// The way of a backend's answer; `None`: it is none.
+// A function of its own: all that are active at once share 512 bytes of stack.
+#[inline(never)]
+fn from_backend<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
+    frame: &mut T,
+    packet: &Packet<F>,
+    tables: &mut M,
+) -> Option<Verdict> {
+    let endpoint = F::endpoint(packet.source, packet.ports.0, packet.protocol);
+    let back = tables.backend_return(&endpoint).copied()?;
+    if tables.is_local(packet.destination) {
+        return None;
+    }
+    Some(to_client(frame, packet, &back, tables).unwrap_or_else(Verdict::of))
 }
 
 #[inline(always)]
@@ -178,6 +211,9 @@ fn to_client<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
         trace.vip = back.vip;
         trace.backend = back.backend;
     });
+    if back.flags & Vip::SESSIONS != 0 {
+        session::to_client(frame, packet, back, tables)?;
+    }
     // It answers a packet that the vip's policy admitted: a policy's default does not cut it.
     let vip = back.endpoint::<F>();
     let hop = match tables.route(packet.destination) {
@@ -256,7 +292,11 @@ fn error_to_backend<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
         ports: (quoted.ports.1, quoted.ports.0),
         ..*quoted
     };
-    let id = balancer::choose(&flow, vip.vip, tables)?;
+    let id = if vip.flags & Vip::SESSIONS != 0 {
+        session::of_flow(&flow, vip, tables)?
+    } else {
+        balancer::choose(&flow, vip, tables)?
+    };
     tables.trace(|trace| {
         trace.vip = vip.vip;
         trace.backend = id;

@@ -1,10 +1,11 @@
 //! Address translation in place: destination to a backend, source to a vip, and the packets that errors quote.
 
 use crate::{
-    abi::{Backend, Return, Vip},
+    abi::{Backend, Return, Vip, checksum_words},
     family::{Family, V4, V6},
     frame::Frame,
     packet::{Packet, Parse},
+    session,
     verdict::Reason,
     wire::{
         checksum,
@@ -61,6 +62,8 @@ impl Return {
 pub trait Rewrite: Parse {
     const SOURCE: usize;
     const DESTINATION: usize;
+    /// Of the header without options and extensions.
+    const LENGTH: usize;
 
     /// One hop less, and a header checksum for words that summed to `old` and now to `new`.
     ///
@@ -72,6 +75,11 @@ pub trait Rewrite: Parse {
         old: u32,
         new: u32,
     ) -> Result<(), Reason>
+    where
+        Self: Sized;
+
+    /// Turns the header round: the destination answers, with `payload` bytes after the header.
+    fn answer<T: Frame>(frame: &mut T, packet: &Packet<Self>, payload: u16) -> Option<()>
     where
         Self: Sized;
 
@@ -90,6 +98,7 @@ pub trait Rewrite: Parse {
 impl Rewrite for V4 {
     const SOURCE: usize = Ipv4Header::SOURCE;
     const DESTINATION: usize = Ipv4Header::DESTINATION;
+    const LENGTH: usize = Ipv4Header::LENGTH;
 
     #[inline(always)]
     fn hop<T: Frame>(frame: &mut T, packet: &Packet<V4>, old: u32, new: u32) -> Result<(), Reason> {
@@ -106,6 +115,30 @@ impl Rewrite for V4 {
             ..lifetime
         };
         frame.write(at, lifetime).ok_or(Reason::Internal)
+    }
+
+    #[inline(always)]
+    fn answer<T: Frame>(frame: &mut T, packet: &Packet<V4>, payload: u16) -> Option<()> {
+        let at = packet.network();
+        let total: u16 = frame.read(at + Ipv4Header::TOTAL_LENGTH)?;
+        let lifetime: Lifetime = frame.read(at + Ipv4Header::LIFETIME)?;
+        let answer = (Ipv4Header::LENGTH as u16 + payload).to_be();
+        let words =
+            |total: u16, hops: u8| u32::from(total) + u32::from(u16::from_ne_bytes([hops, 0]));
+        let lifetime = Lifetime {
+            time_to_live: ANSWER_HOPS,
+            // The addresses change places, and with them nothing in the sum.
+            checksum: checksum::update(
+                lifetime.checksum,
+                words(total, lifetime.time_to_live),
+                words(answer, ANSWER_HOPS),
+            ),
+            ..lifetime
+        };
+        frame.write(at + Ipv4Header::TOTAL_LENGTH, answer)?;
+        frame.write(at + Ipv4Header::LIFETIME, lifetime)?;
+        frame.write(at + Self::SOURCE, packet.destination)?;
+        frame.write(at + Self::DESTINATION, packet.source)
     }
 
     #[inline(always)]
@@ -129,6 +162,7 @@ impl Rewrite for V4 {
 impl Rewrite for V6 {
     const SOURCE: usize = Ipv6Header::SOURCE;
     const DESTINATION: usize = Ipv6Header::DESTINATION;
+    const LENGTH: usize = Ipv6Header::LENGTH;
 
     #[inline(always)]
     fn hop<T: Frame>(
@@ -147,6 +181,20 @@ impl Rewrite for V6 {
             ..next
         };
         frame.write(at, next).ok_or(Reason::Internal)
+    }
+
+    #[inline(always)]
+    fn answer<T: Frame>(frame: &mut T, packet: &Packet<V6>, payload: u16) -> Option<()> {
+        let at = packet.network();
+        let next: NextAndLimit = frame.read(at + Ipv6Header::NEXT)?;
+        let next = NextAndLimit {
+            hop_limit: ANSWER_HOPS,
+            ..next
+        };
+        frame.write(at + Ipv6Header::PAYLOAD_LENGTH, payload.to_be())?;
+        frame.write(at + Ipv6Header::NEXT, next)?;
+        frame.write(at + Self::SOURCE, packet.destination)?;
+        frame.write(at + Self::DESTINATION, packet.source)
     }
 
     #[inline(always)]
@@ -235,6 +283,73 @@ pub fn error_to_backend<F: Rewrite, T: Frame>(
     };
     frame.write(at, after).ok_or(Reason::Internal)
 }
+
+/// The frame becomes the RST that answers it (RFC 9293 3.5.2), ready to go back the way it came.
+///
+/// # Errors
+/// [`Reason::NoBackend`] for a packet with IP options or extension headers, which is dropped instead;
+/// [`Reason::Internal`] as for [`link`].
+#[inline(always)]
+pub fn reset<F: Rewrite, T: Frame>(frame: &mut T, packet: &Packet<F>) -> Result<(), Reason> {
+    if packet.transport() != packet.network() + F::LENGTH {
+        return Err(Reason::NoBackend);
+    }
+    let asked: TcpHeader = frame.read(packet.transport()).ok_or(Reason::Internal)?;
+    let macs: [u32; 3] = frame.read(0).ok_or(Reason::Internal)?;
+    let answer = reset_of(packet, &asked);
+    link(frame, session::swapped(macs))?;
+    F::answer(frame, packet, TcpHeader::LENGTH as u16).ok_or(Reason::Internal)?;
+    frame
+        .write(packet.transport(), answer)
+        .ok_or(Reason::Internal)?;
+    frame
+        .truncate(packet.transport() + TcpHeader::LENGTH)
+        .ok_or(Reason::Internal)
+}
+
+#[inline(always)]
+fn reset_of<F: Rewrite>(packet: &Packet<F>, asked: &TcpHeader) -> TcpHeader {
+    let (sequence, acknowledgement, flags) = if asked.flags & TcpHeader::ACK != 0 {
+        (asked.acknowledgement, 0, TcpHeader::RST)
+    } else {
+        let next = u32::from_be(asked.sequence).wrapping_add(session::length(packet, asked));
+        (0, next.to_be(), TcpHeader::RST | TcpHeader::ACK)
+    };
+    let header = TcpHeader {
+        source_port: asked.destination_port,
+        destination_port: asked.source_port,
+        sequence,
+        acknowledgement,
+        offset: (TcpHeader::LENGTH as u8) << 2,
+        flags,
+        window: 0,
+        checksum: 0,
+        urgent: 0,
+    };
+    TcpHeader {
+        checksum: transport_checksum::<F>(packet.source, packet.destination, &header),
+        ..header
+    }
+}
+
+/// Of a TCP segment without options and payload.
+#[inline(always)]
+fn transport_checksum<F: Rewrite>(
+    source: F::Address,
+    destination: F::Address,
+    header: &TcpHeader,
+) -> u16 {
+    let numbers = [header.sequence, header.acknowledgement];
+    let sum = checksum_words(&F::words(source), header.source_port)
+        + checksum_words(&F::words(destination), header.destination_port)
+        + checksum_words(&numbers, u16::from_ne_bytes([header.offset, header.flags]))
+        + u32::from(u16::from(tcp::PROTOCOL).to_be())
+        + u32::from((TcpHeader::LENGTH as u16).to_be());
+    !checksum::fold(sum)
+}
+
+/// What Linux gives its own packets.
+const ANSWER_HOPS: u8 = 64;
 
 /// Puts the Ethernet addresses of the next hop.
 ///

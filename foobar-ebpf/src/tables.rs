@@ -1,7 +1,9 @@
 //! The look-ups and notes that a decision may make: the seam between the packet path and its maps.
 
 use crate::{
-    abi::{Backend, FirstFragment, NextHop, Remembered, Return, SetInfo, Slot, Trace, Vip},
+    abi::{
+        Backend, FirstFragment, NextHop, Remembered, Return, Session, SetInfo, Slot, Trace, Vip,
+    },
     family::Family,
     verdict::Reason,
 };
@@ -43,12 +45,16 @@ pub trait Tables {
     fn ruleset(&self) -> Option<Self::Ruleset<'_>>;
     /// Slot of the interface that the packet came through.
     fn interface(&self) -> u32;
+    /// Index of the device that the packet came by.
+    fn device(&self) -> u32;
     /// One of the [`crate::abi::HASH_KEYS`] words.
     fn hash_key(&self, index: usize) -> u64;
     /// Coarse monotonic clock, nanoseconds.
     fn now(&self) -> u64;
     fn ring_slot(&self, vip: u32, slot: u32) -> Option<Slot>;
     fn backend(&self, id: u32) -> Option<&Backend>;
+    /// Until when a vip may be served, nanoseconds of [`Tables::now`].
+    fn lease(&self, vip: u32) -> u64;
     fn next_hop(&self, id: u32) -> Option<&NextHop>;
     fn set(&self, id: u32) -> Option<&SetInfo>;
 
@@ -76,6 +82,14 @@ pub trait TablesOf<F: Family> {
 
     fn remembered(&self, client: &F::Client) -> Option<Remembered>;
     fn remember(&mut self, client: &F::Client, remembered: Remembered);
+
+    /// Looks at a session, and changes it, in its place.
+    fn with_session<R>(
+        &mut self,
+        client: &F::Client,
+        follow: impl FnOnce(&mut Session) -> R,
+    ) -> Option<R>;
+    fn begin_session(&mut self, client: &F::Client, session: Session);
 
     /// When the flow was seen last, in seconds.
     fn flow(&self, flow: &F::Flow) -> Option<u32>;

@@ -15,6 +15,8 @@ pub enum Action {
     Drop,
     /// Out through the interface with this index.
     Transmit(u32),
+    /// Back out of the interface that it came by.
+    Reflect,
 }
 
 impl Verdict {
@@ -39,6 +41,8 @@ impl Verdict {
     pub const fn action(self) -> Action {
         if self.reason.drops() {
             Action::Drop
+        } else if self.reason.reflects() {
+            Action::Reflect
         } else if self.reason.transmits() {
             Action::Transmit(self.interface)
         } else {
@@ -73,6 +77,10 @@ pub enum Reason {
     Returned = 8,
     /// An ICMP error about a balanced flow, sent to the backend that has the flow.
     ErrorForwarded = 9,
+    /// The backend of its flow is lost: a RST went back to the client.
+    Reset = 10,
+    /// Nobody may take it: its SYN was answered with a RST.
+    Refused = 11,
 
     /// A rule dropped it.
     RuleDrop = 16,
@@ -100,13 +108,15 @@ pub enum Reason {
     TooBig = 27,
     /// A table that user space fills is not there or inconsistent; must stay 0.
     Internal = 28,
+    /// An answer of a backend whose flow was cut.
+    CutOff = 29,
 }
 
 impl Reason {
     /// Counter slots a direction of an interface has.
     pub const SLOTS: u32 = 32;
     pub const LAST_ACCEPTING: u32 = 15;
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::NoPolicy,
         Self::RuleAllow,
         Self::PolicyAllow,
@@ -117,6 +127,8 @@ impl Reason {
         Self::Forwarded,
         Self::Returned,
         Self::ErrorForwarded,
+        Self::Reset,
+        Self::Refused,
         Self::RuleDrop,
         Self::PolicyDrop,
         Self::RateLimit,
@@ -130,6 +142,7 @@ impl Reason {
         Self::TtlExceeded,
         Self::TooBig,
         Self::Internal,
+        Self::CutOff,
     ];
 
     #[must_use]
@@ -146,6 +159,13 @@ impl Reason {
         )
     }
 
+    /// The frame became an answer to its sender.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reflects(self) -> bool {
+        matches!(self, Self::Reset | Self::Refused)
+    }
+
     /// The name that `stats drops` shows and metrics carry as a label.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -160,6 +180,8 @@ impl Reason {
             Self::Forwarded => "forwarded",
             Self::Returned => "returned",
             Self::ErrorForwarded => "error-forwarded",
+            Self::Reset => "reset",
+            Self::Refused => "refused",
             Self::RuleDrop => "rule",
             Self::PolicyDrop => "policy",
             Self::RateLimit => "rate-limit",
@@ -173,6 +195,7 @@ impl Reason {
             Self::TtlExceeded => "ttl-exceeded",
             Self::TooBig => "too-big",
             Self::Internal => "internal",
+            Self::CutOff => "cut-off",
         }
     }
 }

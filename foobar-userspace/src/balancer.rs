@@ -2,6 +2,7 @@
 
 pub mod health;
 mod plan;
+pub mod resets;
 pub mod ring;
 
 pub use self::{

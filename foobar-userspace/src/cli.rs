@@ -5,9 +5,12 @@ mod arguments;
 mod doctor;
 mod failure;
 mod local;
+mod log;
+mod manual;
 mod output;
 mod stats;
 mod tls;
+mod top;
 
 use std::{
     fs,
@@ -32,8 +35,8 @@ use foobar::{
 
 use self::{
     arguments::{
-        Arguments, BackendCommand, Command, ConfigCommand, Element, Part, RuleCommand,
-        ServiceCommand, SetCommand, Watch,
+        AlertCommand, Arguments, BackendCommand, Command, ConfigCommand, Element, Part,
+        RuleCommand, ServiceCommand, SetCommand, Watch,
     },
     failure::{Failure, Status},
     output::{Rows, present, say},
@@ -106,6 +109,22 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Command::Set { what } => show(arguments, ask(arguments, &set_request(what))?),
         Command::Service { what } => service(arguments, what),
         Command::Backend { what } => backend(arguments, what),
+        Command::Top => top::run(arguments),
+        Command::Alert { what } => alert(arguments, what),
+        Command::Log {
+            log,
+            follow,
+            status,
+            grep,
+        } => log::run(
+            arguments,
+            *log,
+            *follow,
+            &log::Filter {
+                status: status.clone(),
+                text: grep.clone(),
+            },
+        ),
         Command::Tls { what } => tls::run(arguments, what),
         Command::Upgrade => show(arguments, ask(arguments, &Request::Upgrade)?),
         Command::Detach { interfaces, all } => {
@@ -125,6 +144,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
             ConfigCommand::Example => say(config::example()),
             ConfigCommand::Schema => say(&format!("{:#}\n", config::schema())),
         },
+        Command::Man { directory } => manual::write(directory),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "foobar", &mut script);
@@ -288,6 +308,26 @@ fn backend(arguments: &Arguments, command: &BackendCommand) -> Result<(), Failur
         wish,
     };
     show(arguments, ask(arguments, &request)?)
+}
+
+fn alert(arguments: &Arguments, command: &AlertCommand) -> Result<(), Failure> {
+    match command {
+        AlertCommand::List => {
+            let snapshot = take_snapshot(arguments, None, false)?;
+            present(
+                arguments.output,
+                "alert-list",
+                &Rows {
+                    rows: &snapshot.alerts,
+                },
+                || answers::alerts(&snapshot.alerts),
+            )
+        }
+        AlertCommand::Test { name } => {
+            let name = name.clone();
+            show(arguments, ask(arguments, &Request::AlertTest { name })?)
+        }
+    }
 }
 
 fn set_request(command: &SetCommand) -> Request {

@@ -6,8 +6,11 @@ mod diff;
 mod grammar;
 mod l7;
 mod meaning;
+mod monitor;
 mod names;
 mod nearest;
+mod places;
+mod quantity;
 mod schema;
 mod secret;
 mod show;
@@ -32,6 +35,11 @@ pub use self::{
     diagnostics::{Diagnostic, Diagnostics},
     diff::diff,
     l7::*,
+    monitor::{
+        AccessFormat, AccessLog, Alert, DropLog, Listen, Log, LogFile, LogTo, Metric, Monitor,
+        Notify, NotifyBy, Otlp, Quantile, Severity, Side, Signals, SumoLogic, Threshold,
+    },
+    quantity::{Quantity, Unit},
     schema::schema,
     secret::{Revealed, Secret, SecretError},
     show::{rule as show_rule, show},
@@ -88,6 +96,11 @@ pub struct Config {
     /// L7 services by name (`www` for `[l7.www]`).
     pub l7: BTreeMap<String, L7Service>,
     pub proxy: Proxy,
+    pub monitor: Monitor,
+    /// In the order of the file.
+    pub alerts: Vec<Alert>,
+    pub notify: BTreeMap<String, Notify>,
+    pub log: Log,
     pub admin: Admin,
 }
 
@@ -245,9 +258,35 @@ pub struct L4Service {
     /// At most one address of each family (a backend's answer must name its vip).
     pub vips: Vec<SocketAddr>,
     pub protocol: Protocol,
+    pub on_loss: OnLoss,
     pub backends: Vec<Backend>,
     pub check: Option<Check>,
     pub place: Place,
+}
+
+/// What becomes of the flows of a backend that is lost.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OnLoss {
+    /// They stay with it, should it come back.
+    Keep,
+    /// They go on with another, which resets those that it cannot make sense of.
+    #[default]
+    Resteer,
+    /// Both ends are told at once, by a RST.
+    Reset,
+}
+
+impl OnLoss {
+    pub const ALL: [Self; 3] = [Self::Keep, Self::Resteer, Self::Reset];
+
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Resteer => "resteer",
+            Self::Reset => "reset",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -293,6 +332,9 @@ pub enum Probe {
 pub struct Admin {
     /// May hold `{node}`; see [`Admin::socket_of`].
     pub socket: PathBuf,
+    /// Whose members may ask on the socket.
+    pub group: Option<String>,
+    pub dashboard: Option<Listen>,
 }
 
 impl Admin {

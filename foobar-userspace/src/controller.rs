@@ -4,16 +4,23 @@ pub mod apply;
 mod balancing;
 pub mod checks;
 mod estate;
+mod exports;
+mod facts;
 pub mod hops;
+mod logs;
 mod members;
 mod memory;
+mod monitoring;
 pub mod notify;
+mod pages;
 pub mod proxying;
+mod resets;
 mod rules;
 mod samples;
 pub mod secret;
 mod status;
 mod successor;
+mod tellers;
 mod upstreams;
 
 use std::{
@@ -29,7 +36,7 @@ use std::{
 use ipnet::IpNet;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{broadcast, mpsc},
     task, time,
 };
 
@@ -38,8 +45,10 @@ use self::{
     balancing::Balancing,
     checks::{Checks, Observation},
     estate::{Estate, EstateError},
+    facts::Facts,
     members::{Members, Now},
     memory::Memory,
+    monitoring::Monitoring,
     notify::{State, notify},
     proxying::{Ending, ProxyInbox, Proxying, diagnostics},
     samples::Samples,
@@ -50,7 +59,7 @@ use self::{
 use crate::{
     admin::{
         Door, Question,
-        api::{Apply, Maps, Packet, Refusal, Reloaded, Request, Response, Snapshot},
+        api::{Apply, Maps, Packet, Refusal, Reloaded, Request, Response},
     },
     balancer::Ring,
     config::{self, Diagnostics},
@@ -59,6 +68,7 @@ use crate::{
         Deployment, Direction, HashKeys, KernelError, NodeLock, Origin, Sizes, Table, Tables, clock,
     },
     labels::Labels,
+    monitor::lines::Line,
     proxy::{
         Report,
         material::{Material, TicketBook},
@@ -66,7 +76,6 @@ use crate::{
         tls::Severity,
     },
     routes::{Event, NextHop, Router, RoutesError},
-    snapshot,
     succession::{Ancestor, SuccessionError},
     tally::Tally,
 };
@@ -122,10 +131,11 @@ impl RunError {
 /// When it cannot start. Once it runs, failures are logged, told by `status`, and tried again.
 pub async fn run(options: Options, questions: mpsc::Receiver<Question>) -> Result<(), RunError> {
     let lock = NodeLock::take(&options.node)?;
-    run_with(options, lock.into(), questions).await
+    run_with(options, lock.into(), questions, broadcast::channel(LINES).0).await
 }
 
-/// [`run`], for one who had to lock the node earlier, as before taking over its socket or another process's work.
+/// [`run`], for one who had to lock the node earlier, as before taking over its socket or another process's work; log
+/// lines come and go by `lines`.
 ///
 /// # Errors
 /// As [`run`].
@@ -133,6 +143,7 @@ pub async fn run_with(
     options: Options,
     possession: Possession,
     questions: mpsc::Receiver<Question>,
+    lines: broadcast::Sender<Arc<Line>>,
 ) -> Result<(), RunError> {
     // Before anything is attached: a signal during the start is then heard after it.
     let signals = Signals::listen().map_err(RunError::Signals)?;
@@ -142,7 +153,7 @@ pub async fn run_with(
         tickets: possession.tickets,
     };
     let (mut controller, inbox) =
-        Controller::start(options, possession.lock, inherited, possession.door).await?;
+        Controller::start(options, possession.lock, inherited, possession.door, &lines).await?;
     if let Some(ancestor) = ancestor {
         controller.lock.own()?;
         // It may have given up waiting and serves on; then the lock told this process nothing, and it ends.
@@ -242,6 +253,9 @@ struct Controller {
     /// Where [`Memory`] is kept.
     directory: PathBuf,
     started: Instant,
+    started_at: SystemTime,
+    /// That of the estate, for those who look at it beside the loop.
+    config: Arc<config::Config>,
     loaded_at: SystemTime,
     deployment: Deployment,
     estate: Estate,
@@ -249,6 +263,8 @@ struct Controller {
     members: Members,
     /// What the kernel was brought to last.
     desired: Desired,
+    /// Epochs of the backends at which their lost sessions were ended.
+    swept: BTreeMap<u32, u32>,
     in_service: bool,
     checks: Checks<u32>,
     proxying: Proxying,
@@ -257,7 +273,7 @@ struct Controller {
     /// Clients' addresses that packets wanted resolved, and until when to care.
     wanted: BTreeMap<IpAddr, Instant>,
     troubles: Troubles,
-    samples: Samples,
+    monitoring: Monitoring,
     /// When files that changed are read.
     settling: Option<Instant>,
     succession: Option<Succession>,
@@ -271,6 +287,7 @@ impl Controller {
         lock: NodeLock,
         inherited: Inherited,
         door: Option<Door>,
+        lines: &broadcast::Sender<Arc<Line>>,
     ) -> Result<(Self, Inbox), RunError> {
         let config = config::load(&options.config)?;
         let directory = options
@@ -293,6 +310,7 @@ impl Controller {
         let draft = Estate::compile(config, &options.node, Labels::default(), 1)?;
         let (mut proxying, proxy) = Proxying::new(
             &options.node,
+            &directory,
             memory.wishes.clone(),
             inherited.tickets,
             inherited.sockets,
@@ -328,15 +346,32 @@ impl Controller {
             memory.wishes,
             &tables.label_texts()?,
             |vip| tables.ring(vip),
+            |backend| tables.backends.get(backend),
             Instant::now(),
         )?;
         let members = Members::new(estate.sets(), &memory.added);
+        let started_at = SystemTime::now();
+        let config = Arc::new(estate.config.clone());
+        let facts = Facts {
+            config: config.clone(),
+            started_at,
+            loaded_at: started_at,
+            reload_failed: false,
+            in_service: false,
+            generation: estate.ruleset.generation,
+            interfaces: Vec::new(),
+            services: balancing.services(),
+        };
         let mut controller = Self {
+            monitoring: Monitoring::begin(&options.node, facts, lines),
+            started_at,
+            config,
             keys,
             directory,
             started: Instant::now(),
             loaded_at: SystemTime::now(),
             desired: Desired::default(),
+            swept: BTreeMap::new(),
             in_service: false,
             hops: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -349,7 +384,6 @@ impl Controller {
             proxying,
             router,
             troubles,
-            samples: Samples::default(),
             settling: None,
             succession: None,
             door,
@@ -408,6 +442,7 @@ impl Controller {
         self.desired = desired;
         self.in_service = true;
         self.balancing.enter_service();
+        self.end_lost_sessions();
         for attachment in self.deployment.attachments() {
             tracing::info!(
                 interface = attachment.hook.interface,
@@ -426,7 +461,7 @@ impl Controller {
         mut inbox: Inbox,
         mut questions: mpsc::Receiver<Question>,
     ) {
-        let _sampler = self.samples.keep(self.options.node.clone());
+        self.tell_monitoring();
         notify(State::Ready);
         tracing::info!(
             node = self.options.node,
@@ -480,6 +515,13 @@ impl Controller {
                 Some(observation) = inbox.proxy.observations.recv() => {
                     self.proxying.observe(observation);
                 }
+                Some(event) = inbox.proxy.acme.recv() => {
+                    if self.proxying.hear_of_order(event)
+                        && let Err(refusal) = self.refresh_tls()
+                    {
+                        tracing::error!("{refusal}");
+                    }
+                }
                 Some(report) = inbox.proxy.reports.recv() => {
                     let mut reports = vec![report];
                     while let Ok(report) = inbox.proxy.reports.try_recv() {
@@ -523,6 +565,7 @@ impl Controller {
     fn observe(&mut self, observation: Observation<u32>) {
         if self.balancing.observe(observation, Instant::now()) {
             self.bring_balancing();
+            self.tell_monitoring();
         }
     }
 
@@ -533,14 +576,57 @@ impl Controller {
         }
         let backends = self.balancing.backends(&self.hops);
         let rings = self.balancing.rings();
-        let written = bring_balancing(&mut self.deployment, &self.desired, &backends, &rings);
-        match written {
-            Ok(()) => {
-                self.desired.backends = backends;
-                self.desired.rings = rings;
-                self.troubles.clear("balancing");
-            }
+        match self.write_balancing(backends, rings) {
+            Ok(()) => self.troubles.clear("balancing"),
             Err(error) => self.troubles.grave("balancing", chain(&error)),
+        }
+    }
+
+    /// Flows of a lost backend are cut first: to swap a ring, the kernel waits for every packet under way.
+    fn write_balancing(
+        &mut self,
+        backends: BTreeMap<u32, foobar_ebpf::abi::Backend>,
+        rings: BTreeMap<u32, Ring>,
+    ) -> Result<(), KernelError> {
+        let tables = self.deployment.tables_mut();
+        for (id, backend) in &backends {
+            if self.desired.backends.get(id) != Some(backend) {
+                set_backend(tables, *id, *backend)?;
+            }
+        }
+        self.desired.backends = backends;
+        self.end_lost_sessions();
+        let tables = self.deployment.tables_mut();
+        for (vip, ring) in &rings {
+            if self.desired.rings.get(vip) != Some(ring) {
+                set_ring(tables, *vip, ring)?;
+            }
+        }
+        self.desired.rings = rings;
+        Ok(())
+    }
+
+    /// Only where a service resets, and a backend of one was lost since the last time.
+    fn end_lost_sessions(&mut self) {
+        let epochs: BTreeMap<u32, u32> = self
+            .balancing
+            .resets()
+            .filter_map(|id| Some((id, self.desired.backends.get(&id)?.epoch)))
+            .collect();
+        if epochs.is_empty() || epochs == self.swept {
+            return;
+        }
+        let vips = self.balancing.vips();
+        match resets::end_lost(&mut self.deployment, vips, &self.desired.backends) {
+            Ok(0) => self.swept = epochs,
+            Ok(flows) => {
+                tracing::info!(flows, "reset: their backend is lost");
+                self.swept = epochs;
+            }
+            Err(error) => tracing::warn!(
+                "cannot reset the flows of a lost backend: {}",
+                chain(&error)
+            ),
         }
     }
 
@@ -610,6 +696,21 @@ impl Controller {
             }
             Err(error) => self.troubles.grave("attachment", chain(&error)),
         }
+        self.tell_monitoring();
+        notify(State::Alive);
+    }
+
+    fn tell_monitoring(&self) {
+        self.monitoring.tell(Facts {
+            config: self.config.clone(),
+            started_at: self.started_at,
+            loaded_at: self.loaded_at,
+            reload_failed: self.troubles.has("reload"),
+            in_service: self.in_service,
+            generation: self.estate.ruleset.generation,
+            interfaces: self.interfaces(),
+            services: self.balancing.services(),
+        });
     }
 
     /// Offenders go where XDP drops them; the rest is for people.
@@ -795,6 +896,7 @@ impl Controller {
             }
             Err(_) => {}
         }
+        self.tell_monitoring();
         result
     }
 
@@ -837,10 +939,12 @@ impl Controller {
         if self.estate.config.admin != next.config.admin {
             tracing::warn!("the administration socket moves at the next start");
         }
+        self.config = Arc::new(next.config.clone());
         self.estate = next;
         self.balancing = balancing;
         self.members = members;
         self.desired = desired;
+        self.end_lost_sessions();
         self.loaded_at = SystemTime::now();
         self.aim();
         Ok(Reloaded {
@@ -910,36 +1014,14 @@ impl Controller {
     }
 }
 
-fn bring_balancing(
-    deployment: &mut Deployment,
-    present: &Desired,
-    backends: &BTreeMap<u32, foobar_ebpf::abi::Backend>,
-    rings: &BTreeMap<u32, Ring>,
-) -> Result<(), KernelError> {
-    let tables = deployment.tables_mut();
-    for (id, backend) in backends {
-        if present.backends.get(id) != Some(backend) {
-            set_backend(tables, *id, *backend)?;
-        }
-    }
-    for (vip, ring) in rings {
-        if present.rings.get(vip) != Some(ring) {
-            set_ring(tables, *vip, ring)?;
-        }
-    }
-    Ok(())
-}
-
 impl Controller {
     fn answer(&mut self, question: Question) {
         if let Request::Snapshot { maps } = question.request {
             // The counters may be many: they are read beside the loop.
-            let node = self.options.node.clone();
-            let balancing = self.balancing.clone();
-            let earlier = self.samples.earlier();
-            task::spawn_blocking(move || {
-                let snapshot = snapshot_of(&node, maps, earlier.as_ref(), &balancing);
-                let _ = question.answer.send(snapshot);
+            self.tell_monitoring();
+            let samples = self.monitoring.samples();
+            tokio::spawn(async move {
+                let _ = question.answer.send(snapshot_of(&samples, maps).await);
             });
             return;
         }
@@ -959,12 +1041,10 @@ impl Controller {
             Request::Status => self
                 .status()
                 .map(|status| Response::Status(Box::new(status))),
-            Request::Snapshot { maps } => snapshot_of(
-                &self.options.node,
-                maps,
-                self.samples.earlier().as_ref(),
-                &self.balancing,
-            ),
+            Request::Snapshot { .. } => Err(Refusal::Failed {
+                message: "a snapshot is answered beside the loop".to_owned(),
+            }),
+            Request::AlertTest { name } => self.rehearse(&name),
             Request::Reload { apply } => self.reload(apply).map(Response::Reloaded),
             Request::Rules => self.rule_lines().map(Response::Rules),
             Request::Sets => self
@@ -1024,6 +1104,22 @@ impl Controller {
             }),
             Request::ConfigShow => Ok(Response::ConfigText(config::show(&self.estate.config))),
         }
+    }
+
+    fn rehearse(&self, name: &str) -> Result<Response, Refusal> {
+        let targets = self.monitoring.rehearse(name).ok_or_else(|| {
+            let alerts = self.estate.config.alerts.iter();
+            let known: Vec<&str> = alerts.map(|alert| alert.name.as_str()).collect();
+            Refusal::NotFound {
+                message: format!("there is no alert `{name}`; there is {}", known.join(", ")),
+            }
+        })?;
+        Ok(Response::Done {
+            message: format!(
+                "told {} that {name} fires, and that it ended",
+                targets.join(", ")
+            ),
+        })
     }
 
     /// `l7.www`; `www` where no `l4.www` is.
@@ -1091,18 +1187,15 @@ impl Controller {
     }
 }
 
-fn snapshot_of(
-    node: &str,
-    maps: Maps,
-    earlier: Option<&Snapshot>,
-    balancing: &Balancing,
-) -> Result<Response, Refusal> {
-    let mut snapshot = snapshot::of_pins(node, maps).map_err(|error| refusal(&error))?;
-    if let Some(earlier) = earlier {
-        snapshot::rate(earlier, &mut snapshot);
+async fn snapshot_of(samples: &Samples, maps: Maps) -> Result<Response, Refusal> {
+    let snapshot = samples
+        .recent(maps)
+        .await
+        .map_err(|error| refusal(&error))?;
+    let mut snapshot = Arc::unwrap_or_clone(snapshot);
+    if maps == Maps::LeftOut {
+        snapshot.maps.clear();
     }
-    snapshot.source = "controller".to_owned();
-    balancing.describe(&mut snapshot);
     Ok(Response::Snapshot(Box::new(snapshot)))
 }
 
@@ -1149,6 +1242,8 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// Log lines that one who reads too slowly may be behind.
+pub const LINES: usize = 8_192;
 const TICK: Duration = Duration::from_millis(500);
 const LOOK_AROUND: Duration = Duration::from_millis(1_500);
 const WANTED_FOR: Duration = Duration::from_secs(60);

@@ -1,12 +1,15 @@
 //! The only place that knows aya: a node's programs and maps in the kernel, loaded, pinned, attached, filled and read.
 
+mod batch;
 mod bpffs;
 pub mod clock;
 mod counters;
 mod device;
+mod emit;
 mod error;
 mod link;
 mod lock;
+mod mapped;
 mod object;
 pub mod pinned;
 mod plain;
@@ -27,6 +30,7 @@ pub use self::{
     counters::{Counters, Fill, Interface as InterfaceCounters},
     error::KernelError,
     lock::NodeLock,
+    mapped::Mapped,
     pinned::{Seat, Which, detach, seat},
     table::{
         ArrayTable, CounterTable, Difference, Field, HashTable, Prefix, PrefixTable, Sum, Table,
@@ -139,6 +143,8 @@ pub struct Deployment {
     tables: Tables,
     loaded: BTreeMap<String, Loaded>,
     trials: BTreeMap<String, Ebpf>,
+    /// Loaded when there is something to send for the first time.
+    emitter: Option<Ebpf>,
     egress_mode: EgressMode,
 }
 
@@ -190,6 +196,7 @@ impl Deployment {
             maps,
             loaded: BTreeMap::new(),
             trials: BTreeMap::new(),
+            emitter: None,
             egress_mode: link::best_egress_mode(),
         })
     }

@@ -1,7 +1,7 @@
 //! The counters of the packet path as the administration's API shows them: labels taken apart, backends under vips.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -48,14 +48,15 @@ pub fn rate(earlier: &Snapshot, later: &mut Snapshot) {
             }
         }
     }
+    // Ten thousand rules are not looked for one by one.
+    let before: HashMap<(&str, &str), Count> = earlier
+        .rules
+        .iter()
+        .map(|rule| ((rule.policy.as_str(), rule.rule.as_str()), rule.count))
+        .collect();
     for rule in &mut later.rules {
-        let before = find(&earlier.rules, |known| {
-            known.policy == rule.policy && known.rule == rule.rule
-        });
-        clock.count(
-            before.map_or(Count::default(), |before| before.count),
-            &mut rule.count,
-        );
+        let before = before.get(&(rule.policy.as_str(), rule.rule.as_str()));
+        clock.count(before.copied().unwrap_or_default(), &mut rule.count);
     }
     for service in &mut later.services {
         let before = find(&earlier.services, |known| {
@@ -127,7 +128,7 @@ pub fn snapshot(node: &str, counters: &Counters) -> Snapshot {
         interfaces: counters.interfaces.iter().map(interface).collect(),
         rules: counters.rules.iter().map(rule).collect(),
         services: services(counters),
-        maps: Vec::new(),
+        ..Snapshot::default()
     }
 }
 

@@ -55,7 +55,15 @@ fn a_new_controller_adopts_what_the_old_one_left() {
     };
     old.tables_mut()
         .vips_v4
-        .insert(vip, Vip { vip: 3, sum: 4 })
+        .insert(
+            vip,
+            Vip {
+                vip: 3,
+                sum: 4,
+                flags: 0,
+                zero: 0,
+            },
+        )
         .expect("room");
     old.tables_mut().set_ring(3, &ring(5)).expect("ring");
     let before = lab.xdp();
@@ -66,7 +74,15 @@ fn a_new_controller_adopts_what_the_old_one_left() {
     assert_eq!(new.origin(), &Origin::Adopted);
     assert_eq!(
         new.tables().vips_v4.contents().expect("readable"),
-        HashMap::from([(vip, Vip { vip: 3, sum: 4 })])
+        HashMap::from([(
+            vip,
+            Vip {
+                vip: 3,
+                sum: 4,
+                flags: 0,
+                zero: 0
+            }
+        )])
     );
     assert_eq!(
         new.tables().ring(3).expect("readable"),

@@ -6,6 +6,7 @@ mod lab;
 mod linker;
 mod machine;
 mod object;
+mod package;
 mod packages;
 mod processes;
 mod product;
@@ -90,6 +91,14 @@ enum Task {
 
     /// Check format, lints, layering, documentation and dependencies
     Check,
+
+    /// Build the Debian package: target/debian/foobar.deb
+    Package {
+        #[command(flatten)]
+        agreement: Agreement,
+        #[command(flatten)]
+        optimisation: Optimisation,
+    },
 
     /// Measure the optimised build: `bench packet [-o json] [--rounds N]`
     Bench {
@@ -223,6 +232,15 @@ fn perform(task: Task) -> Result<ExitCode> {
             suite::run(workspace, steps, agreement.consent(), filter.as_deref())
         }
         Task::Check => check::run(workspace, steps),
+        Task::Package {
+            agreement,
+            optimisation,
+        } => package::run(
+            workspace,
+            steps,
+            agreement.consent(),
+            optimisation.profile(),
+        ),
         Task::Bench {
             agreement,
             arguments,

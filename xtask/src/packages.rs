@@ -50,6 +50,17 @@ pub const LAB: &[Need] = &[
     },
     need("ping", "iputils-ping"),
     need("nc", "netcat-openbsd"),
+    Need {
+        program: "prometheus",
+        package: "prometheus",
+        service: Some("prometheus"),
+    },
+    Need {
+        program: "prometheus-alertmanager",
+        package: "prometheus-alertmanager",
+        service: Some("prometheus-alertmanager"),
+    },
+    need("chromium", "chromium"),
     need("pebble", "pebble"),
     need(
         "/usr/lib/python3/dist-packages/websockets/__init__.py",

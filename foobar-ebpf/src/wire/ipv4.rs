@@ -26,6 +26,7 @@ pub struct Lifetime {
 
 impl Ipv4Header {
     pub const LENGTH: usize = 20;
+    pub const TOTAL_LENGTH: usize = 2;
     pub const LIFETIME: usize = 8;
     pub const SOURCE: usize = 12;
     pub const DESTINATION: usize = 16;

@@ -21,6 +21,7 @@ pub struct NextAndLimit {
 
 impl Ipv6Header {
     pub const LENGTH: usize = 40;
+    pub const PAYLOAD_LENGTH: usize = 4;
     pub const NEXT: usize = 6;
     pub const SOURCE: usize = 8;
     pub const DESTINATION: usize = 24;

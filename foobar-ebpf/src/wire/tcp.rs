@@ -23,6 +23,7 @@ impl TcpHeader {
     pub const SOURCE_PORT: usize = 0;
     pub const DESTINATION_PORT: usize = 2;
     pub const CHECKSUM: usize = 16;
+    pub const FIN: u8 = 1;
     pub const SYN: u8 = 2;
     pub const RST: u8 = 4;
     pub const ACK: u8 = 16;

@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 pub use crate::balancer::health::{BackendState, BackendWish};
 
 /// What the controller is asked; one variant per route.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
     Status,
     /// The counters, as they stand.
     Snapshot {
+        #[serde(default)]
         maps: Maps,
     },
     Reload {
@@ -28,11 +29,13 @@ pub enum Request {
     },
     SetAdd {
         set: String,
+        #[schemars(with = "Vec<String>")]
         elements: Vec<IpNet>,
         timeout: Option<Duration>,
     },
     SetDelete {
         set: String,
+        #[schemars(with = "Vec<String>")]
         elements: Vec<IpNet>,
     },
     SetFlush {
@@ -46,6 +49,10 @@ pub enum Request {
     },
     Explain(Packet),
     ConfigShow,
+    /// Tells everyone of an alert as if it fired, and then as if it ended.
+    AlertTest {
+        name: String,
+    },
     /// The certificates of the sites.
     Certificates,
     /// Reads certificates, keys and pages again.
@@ -55,14 +62,15 @@ pub enum Request {
 }
 
 /// Whether a snapshot tells how full each map is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Maps {
     Counted,
+    #[default]
     LeftOut,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Apply {
     DryRun,
@@ -70,7 +78,7 @@ pub enum Apply {
 }
 
 /// The controller's answer to each [`Request`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Response {
     Status(Box<Status>),
@@ -179,7 +187,7 @@ pub struct CertificateLine {
 }
 
 /// All counters at one instant; they only grow.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Snapshot {
     pub node: String,
@@ -192,6 +200,80 @@ pub struct Snapshot {
     pub services: Vec<ServiceCounters>,
     /// Only where they were asked for: counting them takes a walk through each.
     pub maps: Vec<MapUse>,
+    /// What the controller knows beside the counters; `None` when read from the maps alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<ControllerState>,
+    #[serde(default)]
+    pub alerts: Vec<AlertLine>,
+    #[serde(default)]
+    pub exports: Vec<ExportLine>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct ControllerState {
+    pub version: String,
+    /// Unix seconds.
+    pub started_at: f64,
+    /// Unix seconds at which the snapshot was taken.
+    pub at: f64,
+    /// Unix seconds of the last successful load.
+    pub loaded_at: f64,
+    /// The last reload was refused; what ran before goes on.
+    pub reload_failed: bool,
+    pub generation: u64,
+    pub interfaces: Vec<InterfaceStatus>,
+}
+
+/// An `[[alert]]` and how it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct AlertLine {
+    pub name: String,
+    pub metric: String,
+    pub of: Option<String>,
+    pub severity: String,
+    /// `calm`, `pending` (holds, and not for long enough yet) or `firing`.
+    pub state: AlertState,
+    /// `above 5000/s`
+    pub threshold: String,
+    /// What was measured last; `None` where there is nothing to measure.
+    pub value: Option<f64>,
+    /// The value as a person would say it.
+    pub said: Option<String>,
+    /// Unix seconds since when it is in this state; `None` when it always was.
+    pub since: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AlertState {
+    Calm,
+    Pending,
+    Firing,
+}
+
+/// Where metrics and logs are pushed to, and how that goes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct ExportLine {
+    /// `otlp`, `sumologic`
+    pub exporter: String,
+    /// `metrics`, `logs`
+    pub signal: String,
+    /// Batches that were taken.
+    pub sent: u64,
+    /// Attempts that failed.
+    pub failures: u64,
+    /// Batches that were given up, because the buffer was full or they were refused for good.
+    pub dropped: u64,
+    /// Over the last second or two.
+    pub dropped_per_second: f64,
+    pub waiting_bytes: u64,
+    pub waiting: u64,
+    /// What went wrong last, while something is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -8,7 +8,7 @@ use std::{
 use foobar_ebpf::abi::{EndpointV4, EndpointV6, LabelKey, Return, Vip, checksum_words};
 
 use crate::{
-    config::{Backend, Check, Config, L4Service, Protocol},
+    config::{Backend, Check, Config, L4Service, OnLoss, Protocol},
     labels::{self, Full, Kind, Labels},
 };
 
@@ -37,6 +37,7 @@ pub struct PlannedBackend {
     pub words: [u32; 4],
     /// [`checksum_words`] of address and port.
     pub sum: u32,
+    pub on_loss: OnLoss,
     pub label: String,
 }
 
@@ -106,7 +107,7 @@ pub fn plan(config: &Config, node: &str, labels: &mut Labels) -> Result<Plan, Pl
         let mut ids = Vec::with_capacity(count);
         for (((_, backend, address), backend_id), backend_label) in named.by_ref().take(count) {
             plan.add_backend(service, backend, *address, backend_id, backend_label);
-            plan.add_return(service.protocol, *vip, id, backend_id);
+            plan.add_return(service, *vip, id, backend_id);
             ids.push(backend_id);
         }
         plan.add_vip(service, *vip, id, ids, label);
@@ -151,12 +152,13 @@ impl Plan {
                 check: service.check.clone(),
                 words,
                 sum: checksum_words(&words, port.to_be()),
+                on_loss: service.on_loss,
                 label,
             },
         );
     }
 
-    fn add_return(&mut self, protocol: Protocol, vip: SocketAddr, vip_id: u32, id: u32) {
+    fn add_return(&mut self, service: &L4Service, vip: SocketAddr, vip_id: u32, id: u32) {
         let Some(backend) = self.backends.get(&id) else {
             return;
         };
@@ -168,8 +170,12 @@ impl Plan {
             backend_sum: backend.sum,
             vip: vip_id,
             backend: id,
+            flags: flags(service.on_loss),
         };
-        match endpoint(SocketAddr::new(backend.address, backend.port), protocol) {
+        match endpoint(
+            SocketAddr::new(backend.address, backend.port),
+            service.protocol,
+        ) {
             Endpoint::V4(key) => self.returns_v4.insert(key, back),
             Endpoint::V6(key) => self.returns_v6.insert(key, back),
         };
@@ -186,6 +192,8 @@ impl Plan {
         let value = Vip {
             vip: id,
             sum: checksum_words(&words(address.ip()), address.port().to_be()),
+            flags: flags(service.on_loss),
+            zero: 0,
         };
         match endpoint(address, service.protocol) {
             Endpoint::V4(key) => self.vips_v4.insert(key, value),
@@ -200,6 +208,15 @@ impl Plan {
                 label,
             },
         );
+    }
+}
+
+/// Of a vip and of the ways back to it.
+const fn flags(on_loss: OnLoss) -> u32 {
+    match on_loss {
+        OnLoss::Keep => Vip::KEEP,
+        OnLoss::Resteer => 0,
+        OnLoss::Reset => Vip::SESSIONS | Vip::REFUSE,
     }
 }
 

@@ -1,7 +1,8 @@
 //! The controller's answers as text.
 
 use foobar::admin::api::{
-    CertificateLine, ElementLine, Explanation, Reloaded, RuleLine, ServiceStatus, SetLine, Status,
+    AlertLine, AlertState, CertificateLine, ElementLine, Explanation, Reloaded, RuleLine,
+    ServiceStatus, SetLine, Status,
 };
 
 use super::{
@@ -257,4 +258,23 @@ pub fn explanation(explanation: &Explanation) -> String {
         }
     }
     answer
+}
+pub fn alerts(alerts: &[AlertLine]) -> String {
+    let mut columns = Columns::new(&["ALERT", "STATE", "VALUE", "FIRES", "SEVERITY", "OF"]);
+    for alert in alerts {
+        let state = match alert.state {
+            AlertState::Calm => output::good("calm"),
+            AlertState::Pending => output::doubtful("pending"),
+            AlertState::Firing => output::bad("FIRING"),
+        };
+        columns.row(vec![
+            text(&alert.name),
+            state,
+            text(alert.said.as_deref().unwrap_or("-")),
+            text(&alert.threshold),
+            text(&alert.severity),
+            text(alert.of.as_deref().unwrap_or("-")),
+        ]);
+    }
+    columns.text()
 }

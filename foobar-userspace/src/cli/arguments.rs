@@ -115,6 +115,8 @@ pub enum Command {
         #[arg(long)]
         from_maps: bool,
     },
+    /// A screen of what happens, second by second: services, backends, rules, drops, MySQL.
+    Top,
     /// Sends the described packet through the loaded program and says what decided.
     Explain {
         /// tcp, udp, icmp or icmp6.
@@ -150,6 +152,26 @@ pub enum Command {
         #[command(subcommand)]
         what: BackendCommand,
     },
+    /// Thresholds of the file: how they stand, and whether those are reached who are told.
+    Alert {
+        #[command(subcommand)]
+        what: AlertCommand,
+    },
+    /// The node's logs as they are written.
+    Log {
+        /// access, alerts, audit or drops.
+        #[arg(value_enum, default_value_t = Log::Access)]
+        log: Log,
+        /// Go on as lines come, until Ctrl-C; without it, what a log file holds already.
+        #[arg(short, long)]
+        follow: bool,
+        /// Only requests that were answered so: 404, or 5xx.
+        #[arg(long, value_name = "STATUS")]
+        status: Option<String>,
+        /// Only lines that contain this.
+        #[arg(long, value_name = "TEXT")]
+        grep: Option<String>,
+    },
     /// Certificates of the sites.
     Tls {
         #[command(subcommand)]
@@ -171,6 +193,9 @@ pub enum Command {
         #[command(subcommand)]
         what: ConfigCommand,
     },
+    /// Writes a manual page for each command into a directory.
+    #[command(hide = true)]
+    Man { directory: PathBuf },
     /// Writes a completion script to standard output.
     Completions { shell: Shell },
 }
@@ -286,6 +311,23 @@ pub enum BackendCommand {
         backend: String,
         weight: u16,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AlertCommand {
+    List,
+    /// Tells everyone of an alert as if it fired, and then as if it ended.
+    Test {
+        name: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Log {
+    Access,
+    Alerts,
+    Audit,
+    Drops,
 }
 
 #[derive(Debug, Subcommand)]

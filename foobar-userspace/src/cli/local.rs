@@ -4,17 +4,19 @@ use std::{
     error::Error,
     io::{self, IsTerminal as _},
     os::unix::net::UnixListener,
+    sync::Arc,
     time::SystemTime,
 };
 
 use foobar::{
-    admin::{self, Door},
+    admin::{self, Deed, Door},
     balancer,
     config::{Config, Diagnostics},
     controller::{self, Options, Possession},
     firewall,
     kernel::{self, NodeLock, Which},
     labels::Labels,
+    monitor::lines::{Line, Stream},
     proxy::{
         material::{Material, TicketBook},
         sockets::Sockets,
@@ -22,6 +24,7 @@ use foobar::{
     },
     succession::Ancestor,
 };
+use tokio::sync::broadcast;
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -34,23 +37,53 @@ use super::{
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     log(arguments.verbose);
     let options = options(arguments)?;
-    let socket = super::socket(arguments)?;
+    let admin = super::load(arguments)?.admin;
+    let socket = match &arguments.socket {
+        Some(socket) => socket.clone(),
+        None => admin.socket_of(&options.node),
+    };
     let ancestor = Ancestor::of_this_process().map_err(|error| Failure::failed(&error))?;
     let (mut possession, listener) = match ancestor {
         Some(ancestor) => inherit(&options, ancestor)?,
         None => {
             // Before the socket: a second controller must not take it from the first.
             let lock = NodeLock::take(&options.node)?;
-            let listener = admin::listen(&socket).map_err(|error| Failure::failed(&error))?;
+            let listener = admin::listen(&socket, admin.group.as_deref())
+                .map_err(|error| Failure::failed(&error))?;
             (Possession::from(lock), listener)
         }
     };
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::failed(&error))?;
     runtime.block_on(async {
-        let (door, questions) = Door::open(listener).map_err(|error| Failure::failed(&error))?;
+        let (lines, _) = broadcast::channel(controller::LINES);
+        let book = lines.clone();
+        let record = move |deed| audit(deed, &book);
+        let (door, questions) =
+            Door::open(listener, record, lines.clone()).map_err(|error| Failure::failed(&error))?;
         possession.door = Some(door);
-        Ok(controller::run_with(options, possession, questions).await?)
+        Ok(controller::run_with(options, possession, questions, lines).await?)
     })
+}
+
+/// Tells the log who changed what.
+fn audit(deed: Deed, lines: &broadcast::Sender<Arc<Line>>) {
+    if let Ok(text) = serde_json::to_string(&deed) {
+        // Nobody may be listening.
+        let _ = lines.send(Arc::new(Line {
+            at: deed.at,
+            stream: Stream::Audit,
+            text,
+        }));
+    }
+    tracing::info!(
+        target: "audit",
+        user = deed.user.as_deref().unwrap_or("?"),
+        uid = deed.caller.uid,
+        pid = deed.caller.pid.unwrap_or_default(),
+        request = deed.request,
+        fields = %deed.fields,
+        result = deed.result,
+    );
 }
 
 /// All that the process before has, once this one has seen that it could serve.

@@ -398,6 +398,7 @@ mod tests {
                 entries: 1,
                 max_entries: 4,
             }],
+            ..Snapshot::default()
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{
     grammar::{Choice, FILE_TABLE, Key, Kind, Named, PORTS, Realm, SECRET, Table, Word},
     names::Names,
     nearest::{list, nearest, suggest},
+    quantity::WrittenQuantity,
     tree::{Entry, Name},
     words::{Label, Member, Misread, WrittenPeer},
 };
@@ -124,6 +125,11 @@ impl Checker<'_> {
                 self.table(table, entry, place);
             }
             Kind::Named(named) if entry.value().is_table() => self.named(named, entry),
+            Kind::Quantity => match WrittenQuantity::of(entry) {
+                Some(Ok(_)) => {}
+                Some(Err(misread)) => self.misread(entry.span(), misread),
+                None => self.wrong_type(kind, key, entry),
+            },
             Kind::Secret => self.secret(key, entry),
             Kind::Truth | Kind::Many(_) | Kind::Table(_) | Kind::Named(_) => {
                 self.wrong_type(kind, key, entry);
@@ -377,6 +383,7 @@ fn what(kind: &Kind) -> String {
         Kind::Whole { least, most } if *most == i64::MAX => format!("a whole number from {least}"),
         Kind::Whole { least, most } if least == most => format!("the number {least}"),
         Kind::Whole { least, most } => format!("a whole number from {least} to {most}"),
+        Kind::Quantity => "a number, or a number and its unit in quotes".to_owned(),
         Kind::Truth => "true or false".to_owned(),
         Kind::Name(realm) => format!("the name of a {}", realm.word()),
         Kind::Peer => "an address, a prefix, `@set` or a host".to_owned(),
@@ -418,6 +425,7 @@ fn example(kind: &Kind) -> String {
             }
         }
         Kind::Named(named) => format!("{{ name = {} }}", example(&named.kind)),
+        Kind::Quantity => "5_000".to_owned(),
         Kind::Secret => "{ credential = \"…\" }".to_owned(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Config, L4Service, L7Service, Place, Policy, Rule, Set};
+use super::{Alert, Config, L4Service, L7Service, Place, Policy, Rule, Set};
 
 /// Lines like `+ rule edge/web`, `- backend l4.plain web3:80`, `~ limit per-client`; where something stands in its file
 /// is no difference.
@@ -23,6 +23,14 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     sites(&mut changes, &old.l7, &new.l7);
     if old.proxy != new.proxy {
         changes.push("~ proxy".to_owned());
+    }
+    named(&mut changes, "alert", &alerts(old), &alerts(new));
+    named(&mut changes, "notify", &old.notify, &new.notify);
+    if old.monitor != new.monitor {
+        changes.push("~ monitor".to_owned());
+    }
+    if old.log != new.log {
+        changes.push("~ log".to_owned());
     }
     if old.admin != new.admin {
         changes.push("~ admin".to_owned());
@@ -213,6 +221,20 @@ fn backends(services: &BTreeMap<String, L4Service>) -> BTreeMap<String, super::B
                 let name = format!("l4.{} {}:{}", service.name, backend.host, backend.port);
                 (name, backend.clone())
             })
+        })
+        .collect()
+}
+
+fn alerts(config: &Config) -> BTreeMap<String, Alert> {
+    config
+        .alerts
+        .iter()
+        .map(|alert| {
+            let alert = Alert {
+                place: NOWHERE,
+                ..alert.clone()
+            };
+            (alert.name.clone(), alert)
         })
         .collect()
 }

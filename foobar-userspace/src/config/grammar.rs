@@ -13,7 +13,9 @@ macro_rules! word {
 }
 
 mod l7;
+mod monitor;
 
+use self::monitor::{ALERT, LOG, MONITOR, NOTIFY};
 use super::{
     PortRange, TcpFlags, Traffic,
     words::{
@@ -67,6 +69,8 @@ pub(super) enum Kind {
     Table(&'static Table),
     /// A table whose keys the user chooses.
     Named(&'static Named),
+    /// A threshold: a number, or a number and its unit in quotes.
+    Quantity,
     /// `{ credential | file | env }`, never the secret itself.
     Secret,
 }
@@ -244,12 +248,10 @@ pub(super) static FILE_TABLE: Table = Table {
         key("proxy", Kind::Table(&l7::PROXY), "What the proxy of every node shares among its sites."),
         key("mysql", Kind::Named(&MYSQL_SERVICES), "MySQL writer and reader endpoints.")
             .later("take the section out; until then an `[l4.…]` service can balance replicas with `check = { tcp = true }`"),
-        key("monitor", Kind::Table(&MONITOR), "Where metrics and logs go.")
-            .later("take the section out; until then `foobar stats -o jsonl -w` feeds a collector"),
-        key("alert", Kind::Many(&Kind::Table(&ALERT)), "Thresholds that tell someone.")
-            .later("take the section out; until then watch `foobar stats -o json`"),
-        key("notify", Kind::Named(&NOTIFY), "Whom alerts tell.")
-            .later("take the section out; nothing sends alerts yet"),
+        key("monitor", Kind::Table(&MONITOR), "Where metrics and logs go."),
+        key("alert", Kind::Many(&Kind::Table(&ALERT)), "Thresholds that tell someone."),
+        key("notify", Kind::Named(&NOTIFY), "Whom alerts tell."),
+        key("log", Kind::Table(&LOG), "What is written of requests, drops and administration, and where to."),
         key("admin", Kind::Table(&ADMIN), "How this node is administered."),
     ],
     one_of: &[],
@@ -533,10 +535,10 @@ static L4_SERVICE: Table = Table {
             "on-backend-loss",
             Kind::Choice(&[
                 now("resteer"),
-                later("keep", USE_RESTEER),
-                later("reset", USE_RESTEER),
+                now("keep"),
+                now("reset"),
             ]),
-            "What happens to the flows of a dead backend: `resteer` (default) sends them to another.",
+            "What happens to the flows of a dead backend: `resteer` (default) sends them to another, `keep` leaves them to it, `reset` ends them on both sides with a RST (TCP; such a service knows each of its flows, which costs a look-up a packet).",
         ),
         key("backends", Kind::Many(&Kind::Table(&BACKEND)), "Where connections go.").needed(),
         key("check", Kind::Table(&CHECK), "How a backend's health is told; without it all count as healthy."),
@@ -551,7 +553,6 @@ static L4_SERVICE: Table = Table {
 };
 
 const USE_DNAT: &str = "write `mode = \"dnat\"`, with the balancer as the backends' way back";
-const USE_RESTEER: &str = "write `on-backend-loss = \"resteer\"`";
 
 static BACKEND: Table = Table {
     what: "a backend",
@@ -651,11 +652,15 @@ static ADMIN: Table = Table {
             "The Unix socket of the command line; `{node}` stands for the node's name; /run/foobar/admin.sock by default.",
         ),
         key(
+            "group",
+            Kind::Text,
+            "The group whose members may ask on the socket; changes take root. Nobody else may ask by default.",
+        ),
+        key(
             "dashboard",
             Kind::Word(&ENDPOINT),
-            "Where the dashboard listens.",
-        )
-        .later("take it out; `foobar top` and `foobar stats -w` show the same"),
+            "Where each node shows its dashboard, read-only and without a password: best `127.0.0.1:9100`, reached by `ssh -L`.",
+        ),
     ],
     one_of: &[],
 };
@@ -731,152 +736,6 @@ static MYSQL_CHECK: Table = Table {
                 most: 1_000,
             },
             "Bad checks in a row that take it out.",
-        ),
-    ],
-    one_of: &[],
-};
-
-static MONITOR: Table = Table {
-    what: "`[monitor]`",
-    about: "Where metrics and logs go.",
-    keys: &[
-        key(
-            "prometheus",
-            Kind::Table(&PROMETHEUS),
-            "Metrics to be fetched.",
-        ),
-        key(
-            "otlp",
-            Kind::Table(&OTLP),
-            "Metrics and logs pushed by OTLP/HTTP.",
-        ),
-        key(
-            "sumologic",
-            Kind::Table(&SUMOLOGIC),
-            "Metrics and logs pushed to Sumo Logic.",
-        ),
-        key("labels", Kind::Named(&LABELS), "Labels on everything."),
-    ],
-    one_of: &[],
-};
-
-static LABELS: Named = Named {
-    what: "a label",
-    about: "A label and its value.",
-    kind: Kind::Text,
-};
-
-static PROMETHEUS: Table = Table {
-    what: "`prometheus`",
-    about: "Metrics to be fetched.",
-    keys: &[key(
-        "listen",
-        Kind::Word(&ENDPOINT),
-        "Where `/metrics` is served.",
-    )
-    .needed()],
-    one_of: &[],
-};
-
-static OTLP: Table = Table {
-    what: "`otlp`",
-    about: "Metrics and logs pushed by OTLP/HTTP.",
-    keys: &[
-        key("endpoint", Kind::Secret, "The URL.").needed(),
-        key("interval", Kind::Word(&DURATION), "Time between pushes."),
-        key(
-            "signals",
-            Kind::Many(&Kind::Choice(&[now("metrics"), now("logs")])),
-            "What is pushed.",
-        ),
-    ],
-    one_of: &[],
-};
-
-static SUMOLOGIC: Table = Table {
-    what: "`sumologic`",
-    about: "Metrics and logs pushed to Sumo Logic.",
-    keys: &[
-        key("url", Kind::Secret, "The URL of the HTTP source.").needed(),
-        key("category", Kind::Text, "`X-Sumo-Category`."),
-        key("interval", Kind::Word(&DURATION), "Time between pushes."),
-    ],
-    one_of: &[],
-};
-
-static ALERT: Table = Table {
-    what: "an alert",
-    about: "A threshold that tells someone.",
-    keys: &[
-        key("name", Kind::Word(&NAME), "What it is called.").needed(),
-        key("metric", Kind::Text, "What is measured, as `qps`.").needed(),
-        key(
-            "of",
-            Kind::Name(Realm::Service),
-            "The service, as `l7.www`.",
-        ),
-        key(
-            "above",
-            Kind::Whole {
-                least: 0,
-                most: i64::MAX,
-            },
-            "Fires above this.",
-        ),
-        key(
-            "below",
-            Kind::Whole {
-                least: 0,
-                most: i64::MAX,
-            },
-            "Fires below this.",
-        ),
-        key(
-            "clear-below",
-            Kind::Whole {
-                least: 0,
-                most: i64::MAX,
-            },
-            "Clears below this.",
-        ),
-        key(
-            "clear-above",
-            Kind::Whole {
-                least: 0,
-                most: i64::MAX,
-            },
-            "Clears above this.",
-        ),
-        key("for", Kind::Word(&DURATION), "How long it must last."),
-        key(
-            "notify",
-            Kind::OneOrMany(&Kind::Name(Realm::Notify)),
-            "Whom it tells; `journal` is always there.",
-        ),
-    ],
-    one_of: &["above", "below"],
-};
-
-static NOTIFY: Named = Named {
-    what: "a notify target",
-    about: "Whom alerts tell.",
-    kind: Kind::Table(&NOTIFY_TARGET),
-};
-
-static NOTIFY_TARGET: Table = Table {
-    what: "a notify target",
-    about: "Whom alerts tell.",
-    keys: &[
-        key(
-            "webhook",
-            Kind::Secret,
-            "The URL that gets an Alertmanager-shaped body.",
-        )
-        .needed(),
-        key(
-            "repeat",
-            Kind::Word(&DURATION),
-            "How often a lasting alert is told again.",
         ),
     ],
     one_of: &[],

@@ -2,6 +2,7 @@
 //!
 //! The checker has told what is wrong with single values; readers here pass over those.
 
+mod alerts;
 mod check;
 mod endpoints;
 mod firewall;
@@ -10,11 +11,13 @@ mod l4;
 mod l7;
 mod later;
 mod limits;
+mod monitor;
 mod nodes;
 mod secret;
 mod sets;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -23,7 +26,7 @@ use serde_spanned::Spanned;
 use toml::de::DeValue;
 
 use super::{
-    Admin, Config, ReadFile,
+    Admin, Config, Host, Node, ReadFile,
     diagnostics::Problems,
     tree::{Entry, Name},
 };
@@ -44,9 +47,14 @@ pub(super) fn estate(
     let l4 = l4::read(root, &hosts, &nodes, problems);
     let l7 = l7::read(root, path, &hosts, &l4, problems);
     later::check(root, &hosts, problems);
+    let hosts = hosts.into_all();
+    let alerts = alerts::read(root, problems);
+    let notify = alerts::notify(root, problems);
+    let monitor = monitor::read(root, &hosts, &nodes, problems);
+    let admin = admin(root, &hosts, &nodes, problems);
     Some(Config {
         path: path.to_owned(),
-        hosts: hosts.into_all(),
+        hosts,
         sets,
         limits,
         nodes,
@@ -54,19 +62,32 @@ pub(super) fn estate(
         l4,
         l7,
         proxy: l7::proxy(root),
-        admin: admin(root),
+        monitor,
+        alerts,
+        notify,
+        log: monitor::log(root),
+        admin,
     })
     .filter(|_| problems.is_empty())
 }
 
-fn admin(root: Entry<'_>) -> Admin {
-    let socket = root
-        .at("admin")
+fn admin(
+    root: Entry<'_>,
+    hosts: &BTreeMap<String, Host>,
+    nodes: &BTreeMap<String, Node>,
+    problems: &mut Problems,
+) -> Admin {
+    let admin = root.at("admin");
+    let socket = admin
         .and_then(|admin| admin.at("socket"))
         .and_then(Entry::text)
         .unwrap_or("/run/foobar/admin.sock");
     Admin {
         socket: PathBuf::from(socket),
+        group: admin.and_then(|admin| text(admin, "group")),
+        dashboard: admin
+            .and_then(|admin| admin.at("dashboard"))
+            .and_then(|written| monitor::listen(written, hosts, nodes, problems)),
     }
 }
 

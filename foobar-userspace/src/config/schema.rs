@@ -97,6 +97,12 @@ fn kind(of: &Kind) -> Value {
         Kind::Many(one) => json!({ "type": "array", "items": kind(one) }),
         Kind::Table(of) => table(of),
         Kind::Named(of) => named(of),
+        Kind::Quantity => json!({
+            "anyOf": [
+                { "type": "number", "minimum": 0 },
+                { "type": "string", "examples": ["5%", "250ms", "20k/s"] },
+            ],
+        }),
         Kind::Secret => table(&SECRET),
     }
 }

@@ -74,6 +74,12 @@ impl Revealed {
     }
 }
 
+impl From<String> for Revealed {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
 impl fmt::Debug for Revealed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("<secret>")

@@ -1,6 +1,7 @@
 //! The configuration in effect, as TOML: defaults filled in, hosts resolved; read again, it means the same.
 
 mod l7;
+mod monitor;
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -8,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{
     Action, Addresses, Backend, Check, Config, Host, Interface, L4Service, Limit, LimitPer, Node,
-    Peer, Policy, Probe, Protocol, Rule, Set, Traffic, XdpMode, tree::quoted, words::Rate,
+    Peer, Policy, Probe, Protocol, Rule, Secret, Set, Traffic, XdpMode, tree::quoted, words::Rate,
 };
 
 #[must_use]
@@ -28,12 +29,7 @@ pub fn show(config: &Config) -> String {
         text.push_str(&l7::service(service));
     }
     section(&mut text, "proxy", l7::proxy(config).into_iter());
-    let socket = quoted(&config.admin.socket.to_string_lossy());
-    section(
-        &mut text,
-        "admin",
-        [("socket".to_owned(), socket)].into_iter(),
-    );
+    text.push_str(&monitor::show(config));
     text
 }
 
@@ -183,10 +179,11 @@ fn service_section(service: &L4Service) -> String {
         .map(|each| format!("  {},\n", backend(each)))
         .collect();
     let mut text = format!(
-        "\n[l4.{}]\non = {}\nvip = [{}]\nproto = \"{proto}\"\nmode = \"dnat\"\nbalance = \"hrw\"\non-backend-loss = \"resteer\"\nbackends = [\n{backends}]\n",
+        "\n[l4.{}]\non = {}\nvip = [{}]\nproto = \"{proto}\"\nmode = \"dnat\"\nbalance = \"hrw\"\non-backend-loss = \"{}\"\nbackends = [\n{backends}]\n",
         key(&service.name),
         quoted(&service.on),
         vips.join(", "),
+        service.on_loss.word(),
     );
     if let Some(written) = &service.check {
         let _ = writeln!(text, "check = {}", check(written));
@@ -220,6 +217,16 @@ fn check(check: &Check) -> String {
     keys.duration("timeout", check.timeout);
     keys.add("rise", check.rise);
     keys.add("fall", check.fall);
+    keys.table()
+}
+
+fn secret(secret: &Secret) -> String {
+    let mut keys = Keys::default();
+    match secret {
+        Secret::Credential(name) => keys.text("credential", name),
+        Secret::Environment(name) => keys.text("env", name),
+        Secret::File(path) => keys.text("file", &path.to_string_lossy()),
+    }
     keys.table()
 }
 

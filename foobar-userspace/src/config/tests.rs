@@ -1,6 +1,7 @@
 //! Whole files: what they mean, and what their mistakes are told.
 
 mod l7;
+mod monitor;
 
 use std::{
     io,
@@ -241,8 +242,9 @@ const SLIPS: &[Slip] = &[
     Slip { right: "[admin]", wrong: "[admin]\nsocket = \"/x\"", told: &[(42, "this is not TOML: duplicate key", "every key may stand once")] },
     Slip { right: "[admin]", wrong: "[l4.plain]\n[admin]", told: &[(40, "this is not TOML: duplicate key", "every key")] },
     Slip { right: "[admin]", wrong: "[admin]\ndashbord = 1", told: &[(41, "unknown key `dashbord` in `[admin]`", "did you mean `dashboard`?")] },
-    Slip { right: "[admin]", wrong: "[admin]\ndashboard = \"127.0.0.1:9100\"", told: &[(41, "`dashboard` is not yet supported", "take it out")] },
-    Slip { right: "[admin]", wrong: "[admin]\ndashboard = \"9100\"", told: &[(41, "`dashboard` is not yet supported", "take it out"), (41, "`9100` has no port", "public:443")] },
+    Slip { right: "[admin]", wrong: "[admin]\ndashboard = \"9100\"", told: &[(41, "`9100` has no port", "public:443")] },
+    Slip { right: "[admin]", wrong: "[admin]\ndashboard = \"public:9100\"", told: &[(41, "node `web1` has no such address", "127.0.0.1:PORT")] },
+    Slip { right: "[admin]", wrong: "[admin]\ndashboard = \"192.0.2.1:9100\"", told: &[(41, "`192.0.2.1` is not an address of any node", "private:PORT")] },
     // Hosts
     Slip { right: "private = [\"10.0.0.11\", \"fd00::11\"]", wrong: "private = [\"10.0.0.11\", \"10.0.0.21\"]", told: &[(4, "a second IPv4 address under `private`", "keep one IPv4 address")] },
     Slip { right: "private = [\"10.0.0.11\", \"fd00::11\"]", wrong: "private = \"10.0.0.12\"", told: &[(5, "`10.0.0.12` is given twice", "one host")] },
@@ -326,7 +328,8 @@ const SLIPS: &[Slip] = &[
     Slip { right: PLAIN, wrong: "[l4.plain]\nmode = \"dsr-l2\"", told: &[(27, "`mode = \"dsr-l2\"` is not yet supported", "mode = \"dnat\"")] },
     Slip { right: PLAIN, wrong: "[l4.plain]\nmode = \"dsr\"", told: &[(27, "`mode` cannot be `dsr`", "`dnat`")] },
     Slip { right: "balance = \"hrw\"", wrong: "balance = \"maglev\"", told: &[(36, "`balance = \"maglev\"` is not yet supported", "hrw")] },
-    Slip { right: "\"resteer\"", wrong: "\"keep\"", told: &[(37, "`on-backend-loss = \"keep\"` is not yet supported", "resteer")] },
+    Slip { right: "\"resteer\"", wrong: "\"rest\"", told: &[(37, "`on-backend-loss` cannot be `rest`", "`reset`")] },
+    Slip { right: PLAIN, wrong: "[l4.plain]\nproto = \"udp\"\non-backend-loss = \"reset\"", told: &[(28, "UDP has no RST", "resteer")] },
     Slip { right: PLAIN, wrong: "[l4.plain]\nshuffle = 2", told: &[(27, "`shuffle` is not yet supported", "take it out")] },
     Slip { right: "on = \"lb1\"\nvip = [\"public:8080\"]", wrong: "vip = [\"public:8080\"]", told: &[(26, "`on` is missing in an l4 service", "add `on")] },
     Slip { right: "on = \"lb1\"\nvip = [\"public:8080\"]", wrong: "on = \"web3\"\nvip = [\"public:8080\"]", told: &[(27, "unknown node `web3`", "nodes there are"), (28, "host `web3` has no public address", "add `public"), (29, "cannot balance to itself", "another host")] },
@@ -358,10 +361,6 @@ const SLIPS: &[Slip] = &[
         told: &[(42, "`pbulic` is neither", "did you mean `public`?"), (43, "must say where it is found, once", "credential"), (44, "has no backend", "port = 8443")] },
     Slip { right: "[admin]", wrong: "[mysql.app]\non = \"lb1\"\nwrite = \"192.0.2.1:3306\"\nmembers = [\"web1\", \"web5:3306\"]\ncheck = { user = \"m\", password = { env = \"P\" }, max-lag = 5 }\n[admin]",
         told: &[(40, "`mysql` is not yet supported", ""), (42, "not an address of host `lb1`", ""), (43, "`web1` has no port", "`web1:3306`"), (43, "unknown host `web5`", ""), (44, "`max-lag` must be a duration", "`max-lag = \"5s\"`")] },
-    Slip { right: "[admin]", wrong: "[[alert]]\nname = \"a\"\nmetric = \"qps\"\nof = \"l4.plan\"\nabove = 1\nbelow = 2\nnotify = [\"journal\", \"op\"]\n[notify]\nops = { webhook = { credential = \"x\" } }\n[admin]",
-        told: &[(40, "`alert` is not yet supported", ""), (43, "unknown service `l4.plan`", "did you mean `l4.plain`?"), (46, "unknown notify target `op`", "did you mean `ops`?"), (47, "`notify` is not yet supported", "")] },
-    Slip { right: "[admin]", wrong: "[monitor]\nprometheus = { listen = \"private:9101\" }\notlp = { endpoint = { credential = \"o\" }, signals = [\"metrics\", \"trace\"] }\n[admin]",
-        told: &[(40, "`monitor` is not yet supported", ""), (42, "`signals` cannot be `trace`", "`metrics`, `logs`")] },
 ];
 
 #[test]
@@ -586,7 +585,7 @@ fn the_schema_knows_every_key_of_the_language() {
     assert_eq!(rule["additionalProperties"], serde_json::Value::Bool(false));
     assert_eq!(rule["required"], serde_json::json!(["name"]));
     assert!(
-        schema["properties"]["alert"]["description"]
+        schema["properties"]["l4"]["additionalProperties"]["properties"]["slow-start"]["description"]
             .as_str()
             .is_some_and(|text| text.contains("Not yet supported"))
     );

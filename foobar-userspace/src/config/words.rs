@@ -86,7 +86,7 @@ pub(super) struct FilePath(pub String);
 pub(super) struct DnsName(pub String);
 
 impl Misread {
-    fn new(message: impl Into<String>, cure: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>, cure: impl Into<String>) -> Self {
         Self {
             message: message.into(),
             cure: cure.into(),

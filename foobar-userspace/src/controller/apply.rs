@@ -172,6 +172,7 @@ pub const NO_BACKEND: Backend = Backend {
     ifindex: 0,
     macs: [0; 3],
     mtu: 0,
+    epoch: 0,
 };
 
 /// A label that is new or says something else now names a recycled id: its counters start anew.

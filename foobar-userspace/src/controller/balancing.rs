@@ -10,11 +10,12 @@ use foobar_ebpf::abi::{self, LabelKey, Remembered};
 
 use super::{apply::NO_BACKEND, checks::Aim, checks::Observation, hops};
 use crate::{
-    admin::api::{BackendState, BackendStatus, BackendWish, Refusal, ServiceStatus, Snapshot},
+    admin::api::{BackendState, BackendStatus, BackendWish, Refusal, ServiceStatus},
     balancer::{
         Availability, Health, Member, Observed, Plan, PlannedBackend, PlannedVip, Ring, VipRing,
         availabilities, ring::SETTLE,
     },
+    config::OnLoss,
     routes::NextHop,
 };
 
@@ -46,6 +47,7 @@ pub struct Balancing {
     wishes: Wishes,
     took: BTreeMap<u32, Duration>,
     rings: BTreeMap<u32, VipRing>,
+    epochs: Epochs,
     /// Vips whose rings no packet has seen: those are made anew rather than handed over.
     unseen: BTreeSet<u32>,
 }
@@ -58,6 +60,7 @@ impl Balancing {
         wishes: Wishes,
         labels: &HashMap<LabelKey, String>,
         ring: impl Fn(u32) -> Result<Option<Ring>, E>,
+        present: impl Fn(u32) -> Result<abi::Backend, E>,
         now: Instant,
     ) -> Result<Self, E> {
         let known = |kind, id, label: &String| labels.get(&LabelKey { kind, id }) == Some(label);
@@ -93,12 +96,19 @@ impl Balancing {
                 health.insert(*member, first_health(backend, observed));
             }
         }
+        let mut epochs = Epochs::default();
+        for (id, backend) in &plan.backends {
+            if known(LabelKey::BACKEND, *id, &backend.label) {
+                epochs.adopt(*id, present(*id)?);
+            }
+        }
         let mut balancing = Self {
             plan,
             health,
             wishes,
             took: BTreeMap::new(),
             rings,
+            epochs,
             unseen,
         };
         balancing.impose_wishes();
@@ -137,6 +147,7 @@ impl Balancing {
             took: self.took.clone(),
             wishes: self.wishes.clone(),
             unseen: self.unseen.clone(),
+            epochs: self.epochs.clone(),
             plan,
             health,
             rings,
@@ -306,11 +317,26 @@ impl Balancing {
                     port: planned.port.to_be().into(),
                     sum: planned.sum,
                     flags: alive,
+                    epoch: self.epochs.of(*id),
                     ..NO_BACKEND
                 };
                 (*id, hops::with_hop(backend, hops.get(&planned.address)))
             })
             .collect()
+    }
+
+    /// The vips by their ids, and whether flows of any are to be reset.
+    pub fn vips(&self) -> &BTreeMap<u32, PlannedVip> {
+        &self.plan.vips
+    }
+
+    /// Backends whose flows are reset when they are lost.
+    pub fn resets(&self) -> impl Iterator<Item = u32> {
+        self.plan
+            .backends
+            .iter()
+            .filter(|(_, backend)| backend.on_loss == OnLoss::Reset)
+            .map(|(id, _)| *id)
     }
 
     pub fn rings(&self) -> BTreeMap<u32, Ring> {
@@ -352,25 +378,6 @@ impl Balancing {
     }
 
     /// Adds weights and states to counters that were read from the maps alone.
-    pub fn describe(&self, snapshot: &mut Snapshot) {
-        for service in &mut snapshot.services {
-            let label = format!("{} {}", service.name, service.vip);
-            let Some(vip) = self.plan.vips.values().find(|vip| vip.label == label) else {
-                continue;
-            };
-            for (id, planned) in self.members(vip) {
-                let counters = service
-                    .backends
-                    .iter_mut()
-                    .find(|backend| backend.host == planned.host && backend.port == planned.port);
-                if let (Some(counters), Some(health)) = (counters, self.health.get(&id)) {
-                    counters.weight = Some(health.weight(planned.weight));
-                    counters.state = Some(health.state());
-                }
-            }
-        }
-    }
-
     pub fn remarks(&self, hops: &BTreeMap<IpAddr, NextHop>) -> Vec<Remark> {
         let availability = self.availability();
         let is_up = |id: &u32| availability.get(id) == Some(&Availability::Up);
@@ -525,6 +532,12 @@ impl Balancing {
 
     fn steer(&mut self, now: Instant) {
         let availability = self.availability();
+        for id in self.plan.backends.keys() {
+            let is_alive = availability
+                .get(id)
+                .is_some_and(|is| *is != Availability::Down);
+            self.epochs.note(*id, is_alive);
+        }
         for (id, vip) in &self.plan.vips {
             let members: Vec<Member> = self
                 .members(vip)
@@ -547,6 +560,39 @@ impl Balancing {
                 }
             }
         }
+    }
+}
+
+/// How often each backend was lost: what began before a loss does not go on after it.
+#[derive(Clone, Debug, Default)]
+struct Epochs(BTreeMap<u32, Epoch>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Epoch {
+    number: u32,
+    is_alive: bool,
+}
+
+impl Epochs {
+    /// Goes on from what the kernel holds.
+    fn adopt(&mut self, id: u32, backend: abi::Backend) {
+        let epoch = Epoch {
+            number: backend.epoch,
+            is_alive: backend.flags & abi::Backend::ALIVE != 0,
+        };
+        self.0.insert(id, epoch);
+    }
+
+    fn note(&mut self, id: u32, is_alive: bool) {
+        let epoch = self.0.entry(id).or_default();
+        if epoch.is_alive && !is_alive {
+            epoch.number = epoch.number.wrapping_add(1);
+        }
+        epoch.is_alive = is_alive;
+    }
+
+    fn of(&self, id: u32) -> u32 {
+        self.0.get(&id).map_or(0, |epoch| epoch.number)
     }
 }
 
@@ -639,6 +685,33 @@ mod tests {
     }
 
     #[test]
+    fn every_loss_begins_an_epoch_that_outlives_a_restart() {
+        let now = Instant::now();
+        let mut balancing = fresh(now);
+        for id in ids(&balancing) {
+            balancing.observe(seen(id, Ok(())), now);
+        }
+        let epoch =
+            |balancing: &Balancing, id: u32| balancing.backends(&BTreeMap::new())[&id].epoch;
+        let first = *ids(&balancing).first().expect("there are three");
+        assert_eq!(epoch(&balancing, first), 0);
+        for _ in 0..3 {
+            balancing.observe(seen(first, Err("refused".to_owned())), now);
+        }
+        assert_eq!(epoch(&balancing, first), 1);
+        balancing = restarted(&balancing, BTreeMap::new(), now);
+        assert_eq!(epoch(&balancing, first), 1, "it was lost once");
+        for _ in 0..2 {
+            balancing.observe(seen(first, Ok(())), now);
+        }
+        assert_eq!(epoch(&balancing, first), 1, "coming back is no loss");
+        balancing
+            .wish("plain", "web1", BackendWish::Disable, now)
+            .expect("there");
+        assert_eq!(epoch(&balancing, first), 2);
+    }
+
+    #[test]
     fn a_wish_is_heard_by_name_and_outlives_a_restart() {
         let now = Instant::now();
         let mut balancing = fresh(now);
@@ -675,6 +748,7 @@ mod tests {
             BTreeMap::new(),
             &labels,
             |_| panic!("nobody may ask for it"),
+            |_| panic!("nobody may ask for it"),
             now,
         );
         let balancing: Result<Balancing, Infallible> = balancing;
@@ -701,7 +775,9 @@ check = { tcp = true, every = "1s", rise = 2, fall = 3 }
         let config = config::parse(text, Path::new("test.toml")).expect("a good configuration");
         let plan = crate::balancer::plan(&config, "lb1", &mut Labels::default()).expect("room");
         let none = |_| Ok::<_, Infallible>(None);
-        let Ok(balancing) = Balancing::restore(plan, BTreeMap::new(), &HashMap::new(), none, now);
+        let backend = |_| Ok(NO_BACKEND);
+        let Ok(balancing) =
+            Balancing::restore(plan, BTreeMap::new(), &HashMap::new(), none, backend, now);
         balancing
     }
 
@@ -709,7 +785,11 @@ check = { tcp = true, every = "1s", rise = 2, fall = 3 }
         let labels = before.plan.labels(&Labels::default()).into_iter().collect();
         let rings = before.rings();
         let ring = |id: u32| Ok::<_, Infallible>(rings.get(&id).cloned());
-        let Ok(after) = Balancing::restore(before.plan.clone(), wishes, &labels, ring, now);
+        let hops = BTreeMap::new();
+        let backends = before.backends(&hops);
+        let backend = |id: u32| Ok(backends[&id]);
+        let Ok(after) =
+            Balancing::restore(before.plan.clone(), wishes, &labels, ring, backend, now);
         after
     }
 

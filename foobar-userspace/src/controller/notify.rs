@@ -18,6 +18,8 @@ pub enum State {
     Ready,
     Reloading,
     Stopping,
+    /// Still at work: the manager restarts who does not say so in time.
+    Alive,
     /// The process of this id serves now.
     Succeeded(u32),
 }
@@ -31,6 +33,7 @@ pub fn notify(state: State) {
         State::Ready => "READY=1".to_owned(),
         State::Reloading => format!("RELOADING=1\nMONOTONIC_USEC={}", clock::monotonic() / 1_000),
         State::Stopping => "STOPPING=1".to_owned(),
+        State::Alive => "WATCHDOG=1".to_owned(),
         State::Succeeded(pid) => format!("MAINPID={pid}\nREADY=1"),
     };
     if let Err(error) = send(address.as_bytes(), &text) {

@@ -20,6 +20,7 @@ use super::{
     upstreams::{SitePlan, Upstreams, endpoint},
 };
 use crate::{
+    acme::{self, Orders, Proof, Validity, Wanted},
     admin::api::CertificateLine,
     config::{self, Config, Diagnostics},
     probe::{self, Secrecy},
@@ -44,7 +45,12 @@ pub struct Proxying {
     tickets: TicketBook,
     /// What ACME brought, by service.
     fetched: BTreeMap<String, Identity>,
-    challenges: Challenges,
+    orders: Orders,
+    /// Where accounts and certificates of ACME are kept.
+    directory: PathBuf,
+    /// By service, until the next.
+    proofs: BTreeMap<String, Vec<Proof>>,
+    acme_troubles: BTreeMap<String, String>,
     checks: Checks<u32>,
     secrecy: Arc<ArcSwap<HashMap<u32, Secrecy>>>,
     shared: Shared,
@@ -57,19 +63,11 @@ pub struct Proxying {
     stamps: BTreeMap<PathBuf, Option<SystemTime>>,
 }
 
-/// What proves to an ACME server whose the names are.
-#[derive(Clone, Debug, Default)]
-pub struct Challenges {
-    /// Token to key authorisation.
-    pub http: HashMap<String, String>,
-    /// By name.
-    pub tls: BTreeMap<String, Arc<rustls::ServerConfig>>,
-}
-
 /// What comes from it.
 pub struct ProxyInbox {
     pub observations: mpsc::Receiver<Observation<u32>>,
     pub reports: mpsc::Receiver<Report>,
+    pub acme: mpsc::Receiver<acme::Event>,
 }
 
 /// A configuration's proxy, complete and not in service yet.
@@ -83,6 +81,7 @@ pub struct Draft {
 impl Proxying {
     pub fn new(
         node: &str,
+        state: &Path,
         wishes: Wishes,
         tickets: TicketBook,
         sockets: Sockets,
@@ -94,6 +93,8 @@ impl Proxying {
             ask(check, address, known.load().get(&id).cloned())
         }));
         let (reports, inbox) = mpsc::channel(REPORTS);
+        let directory = state.join("acme");
+        let (orders, acme) = Orders::new(directory.clone());
         let proxying = Self {
             node: node.to_owned(),
             config: config::Proxy::default(),
@@ -101,7 +102,10 @@ impl Proxying {
             material: Material::default(),
             tickets,
             fetched: BTreeMap::new(),
-            challenges: Challenges::default(),
+            orders,
+            directory,
+            proofs: BTreeMap::new(),
+            acme_troubles: BTreeMap::new(),
             checks,
             secrecy,
             shared: Shared {
@@ -120,6 +124,7 @@ impl Proxying {
         let inbox = ProxyInbox {
             observations,
             reports: inbox,
+            acme,
         };
         (proxying, inbox)
     }
@@ -130,6 +135,7 @@ impl Proxying {
     /// All that is wrong with it.
     pub fn draft(&mut self, config: &Config, plan: SitePlan) -> Result<Draft, Vec<Flaw>> {
         let now = SystemTime::now();
+        self.fetched = self.obtained(&plan);
         let material = Material::read(config, &self.node, &self.fetched, &mut self.tickets, now)?;
         Ok(Draft {
             config: config.proxy.clone(),
@@ -185,6 +191,87 @@ impl Proxying {
         self.secrecy.store(Arc::new(self.secrets()));
         self.checks.aim(self.upstreams.aims());
         self.tell();
+        self.order();
+    }
+
+    /// What ACME brought for these sites until now.
+    fn obtained(&self, plan: &SitePlan) -> BTreeMap<String, Identity> {
+        let sites = plan.sites.iter().map(|site| &site.service);
+        sites
+            .filter_map(|service| {
+                let acme = service.tls.acme.as_ref()?;
+                let (cert, key) = acme::paths(&self.directory, &service.name);
+                // One that is not there yet, or no good, is ordered.
+                let identity = Identity::read(&config::Certificate {
+                    cert,
+                    key: config::Secret::File(key),
+                    ocsp: None,
+                    place: acme.place,
+                });
+                Some((service.name.clone(), identity.ok()?))
+            })
+            .collect()
+    }
+
+    /// Has certificates ordered and renewed for the sites that want it.
+    fn order(&mut self) {
+        let sites = self.upstreams.plan().sites.iter().map(|site| &site.service);
+        let wanted: Vec<Wanted> = sites
+            .filter_map(|service| {
+                let mut acme = service.tls.acme.clone()?;
+                acme.place = config::Place { line: 0, column: 0 };
+                Some(Wanted {
+                    service: service.name.clone(),
+                    names: service.hosts.clone(),
+                    acme,
+                })
+            })
+            .collect();
+        self.acme_troubles
+            .retain(|service, _| wanted.iter().any(|wanted| wanted.service == *service));
+        let names: BTreeMap<String, Vec<String>> = wanted
+            .iter()
+            .map(|wanted| (wanted.service.clone(), wanted.names.clone()))
+            .collect();
+        let fetched = &self.fetched;
+        self.orders.aim(wanted, |service| {
+            let identity = fetched.get(service)?;
+            let names = names.get(service)?;
+            let covers_all = names.iter().all(|name| identity.covers(name));
+            covers_all.then_some(Validity {
+                not_before: identity.facts.not_before,
+                not_after: identity.facts.not_after,
+            })
+        });
+    }
+
+    /// News of an order; true when a certificate is to be read.
+    pub fn hear_of_order(&mut self, event: acme::Event) -> bool {
+        match event {
+            acme::Event::Prove {
+                service,
+                proofs,
+                shown,
+            } => {
+                self.proofs.insert(service, proofs);
+                self.tell();
+                // The order may have been given up meanwhile.
+                let _ = shown.send(());
+                false
+            }
+            acme::Event::Obtained { service } => {
+                tracing::info!(service, "a certificate was obtained");
+                self.proofs.remove(&service);
+                self.acme_troubles.remove(&service);
+                self.fetched = self.obtained(self.upstreams.plan());
+                true
+            }
+            acme::Event::Failed { service, why } => {
+                tracing::warn!(service, "no certificate could be obtained: {why}");
+                self.acme_troubles.insert(service, why);
+                false
+            }
+        }
     }
 
     /// Begins to accept, now or with the first site.
@@ -231,7 +318,7 @@ impl Proxying {
         let plan = self.upstreams.plan();
         let mut doorway = Doorway {
             fronts: self.material.fronts.clone(),
-            challenges: self.challenges.tls.clone(),
+            challenges: self.proving_certificates(),
             ..Doorway::default()
         };
         for site in &plan.sites {
@@ -290,11 +377,9 @@ impl Proxying {
                 service: service.clone(),
             }
         });
-        Sites::new(
-            self.generation,
-            sites.collect(),
-            self.challenges.http.clone(),
-        )
+        let proofs = self.proofs.values().flatten();
+        let challenges = proofs.map(|proof| (proof.token.clone(), proof.key_authorization.clone()));
+        Sites::new(self.generation, sites.collect(), challenges.collect())
     }
 
     fn upstream(
@@ -397,13 +482,21 @@ impl Proxying {
         })
     }
 
-    pub fn fetched(&mut self, service: &str, identity: Identity) {
-        self.fetched.insert(service.to_owned(), identity);
-    }
-
-    pub fn challenge(&mut self, challenges: Challenges) {
-        self.challenges = challenges;
-        self.tell();
+    /// For who asks by `acme-tls/1`, by name.
+    fn proving_certificates(&self) -> BTreeMap<String, Arc<rustls::ServerConfig>> {
+        let proofs = self.proofs.values().flatten();
+        proofs
+            .filter(|proof| proof.challenge == config::AcmeChallenge::TlsAlpn01)
+            .filter_map(
+                |proof| match Identity::proving(&proof.name, &proof.digest) {
+                    Ok(config) => Some((proof.name.clone(), Arc::new(config))),
+                    Err(error) => {
+                        tracing::warn!(name = proof.name, "cannot be proved: {}", chain(&error));
+                        None
+                    }
+                },
+            )
+            .collect()
     }
 
     pub fn certificates(&self) -> Vec<CertificateLine> {
@@ -455,6 +548,11 @@ impl Proxying {
                     )));
                 }
             }
+        }
+        for (service, why) in &self.acme_troubles {
+            remarks.push(Remark::grave(format!(
+                "l7.{service}: no certificate could be obtained, it is tried again: {why}"
+            )));
         }
         if let Some(crew) = &self.crew {
             let counters = &crew.admission().counters;

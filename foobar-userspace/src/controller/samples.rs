@@ -1,64 +1,134 @@
-//! The counters of a moment ago, which rates are measured against.
+//! The one snapshot that everybody is shown: taken once a second, and anew for who cannot wait, with rates.
 
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
-use tokio::{task, time};
+use tokio::{
+    sync::{Mutex as Turn, watch},
+    task,
+};
 
+use super::facts::Facts;
 use crate::{
-    admin::api::{Maps, Snapshot},
+    admin::api::{AlertLine, ExportLine, MapUse, Maps, Snapshot},
+    kernel::KernelError,
     snapshot,
 };
 
-/// Taken every second; the older of the last two is one to two seconds old.
-#[derive(Clone, Debug, Default)]
-pub struct Samples(Arc<Mutex<VecDeque<Snapshot>>>);
+#[derive(Clone, Debug)]
+pub struct Samples(Arc<Inner>);
 
-/// Stops the sampling when it is dropped.
 #[derive(Debug)]
-pub struct Sampler(task::JoinHandle<()>);
+struct Inner {
+    node: String,
+    facts: watch::Receiver<Arc<Facts>>,
+    kept: Mutex<Kept>,
+    /// Many who ask at once get one snapshot.
+    turn: Turn<()>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// Of each second; the older of the last two is one to two seconds old.
+    seconds: VecDeque<Arc<Snapshot>>,
+    newest: Option<(Instant, Arc<Snapshot>)>,
+    /// Counting them takes a walk through each, so they are counted more seldom.
+    maps: Option<(Instant, Vec<MapUse>)>,
+    alerts: Vec<AlertLine>,
+    exports: Vec<ExportLine>,
+}
 
 impl Samples {
-    pub fn keep(&self, node: String) -> Sampler {
-        let samples = self.clone();
-        Sampler(tokio::spawn(async move {
-            let mut tick = time::interval(PERIOD);
-            tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-            loop {
-                tick.tick().await;
-                let node = node.clone();
-                let taken =
-                    task::spawn_blocking(move || snapshot::of_pins(&node, Maps::LeftOut)).await;
-                // Who asks for a snapshot is told why there is none.
-                if let Ok(Ok(sample)) = taken {
-                    samples.push(sample);
-                }
-            }
+    pub fn new(node: String, facts: watch::Receiver<Arc<Facts>>) -> Self {
+        Self(Arc::new(Inner {
+            node,
+            facts,
+            kept: Mutex::default(),
+            turn: Turn::default(),
         }))
     }
 
-    pub fn earlier(&self) -> Option<Snapshot> {
-        let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        samples.front().cloned()
-    }
-
-    fn push(&self, sample: Snapshot) {
-        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        samples.push_back(sample);
-        if samples.len() > KEPT {
-            samples.pop_front();
+    /// One that is a moment old at most.
+    pub async fn recent(&self, maps: Maps) -> Result<Arc<Snapshot>, KernelError> {
+        let _turn = self.0.turn.lock().await;
+        let newest = self.kept().newest.clone();
+        match newest {
+            Some((at, snapshot)) if at.elapsed() < MOMENT && maps == Maps::LeftOut => Ok(snapshot),
+            _ => self.take(maps).await,
         }
     }
-}
 
-impl Drop for Sampler {
-    fn drop(&mut self) {
-        self.0.abort();
+    /// The one of this second, which later ones are rated against.
+    pub async fn of_this_second(&self) -> Result<Arc<Snapshot>, KernelError> {
+        let _turn = self.0.turn.lock().await;
+        let maps = match &self.kept().maps {
+            Some((at, _)) if at.elapsed() < MAPS_EVERY => Maps::LeftOut,
+            _ => Maps::Counted,
+        };
+        let snapshot = self.take(maps).await?;
+        let mut kept = self.kept();
+        kept.seconds.push_back(snapshot.clone());
+        if kept.seconds.len() > SECONDS {
+            kept.seconds.pop_front();
+        }
+        Ok(snapshot)
+    }
+
+    /// How alerts stand; the next snapshots say it.
+    pub fn stand(&self, alerts: Vec<AlertLine>) {
+        self.kept().alerts = alerts;
+    }
+
+    /// How exports stand; the next snapshots say it.
+    pub fn export(&self, line: ExportLine) {
+        let mut kept = self.kept();
+        let same =
+            |known: &ExportLine| known.exporter == line.exporter && known.signal == line.signal;
+        match kept.exports.iter().position(same) {
+            Some(at) => kept.exports[at] = line,
+            None => kept.exports.push(line),
+        }
+    }
+
+    /// An exporter is no longer configured.
+    pub fn forget_export(&self, exporter: &str, signal: &str) {
+        self.kept()
+            .exports
+            .retain(|line| line.exporter != exporter || line.signal != signal);
+    }
+
+    async fn take(&self, maps: Maps) -> Result<Arc<Snapshot>, KernelError> {
+        let node = self.0.node.clone();
+        let mut taken = task::spawn_blocking(move || snapshot::of_pins(&node, maps))
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        let facts = self.0.facts.borrow().clone();
+        facts.complete(&mut taken, SystemTime::now());
+        let mut kept = self.kept();
+        if maps == Maps::Counted {
+            kept.maps = Some((Instant::now(), taken.maps.clone()));
+        } else if let Some((_, maps)) = &kept.maps {
+            taken.maps.clone_from(maps);
+        }
+        taken.alerts.clone_from(&kept.alerts);
+        taken.exports.clone_from(&kept.exports);
+        if let Some(earlier) = kept.seconds.front() {
+            snapshot::rate(earlier, &mut taken);
+        }
+        let taken = Arc::new(taken);
+        kept.newest = Some((Instant::now(), taken.clone()));
+        Ok(taken)
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-const PERIOD: Duration = Duration::from_secs(1);
-const KEPT: usize = 2;
+/// Who asks more often than this sees the same.
+const MOMENT: Duration = Duration::from_millis(200);
+const MAPS_EVERY: Duration = Duration::from_secs(30);
+const SECONDS: usize = 2;

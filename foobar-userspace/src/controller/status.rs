@@ -42,6 +42,10 @@ impl Troubles {
         }
     }
 
+    pub fn has(&self, cause: &str) -> bool {
+        self.0.contains_key(cause)
+    }
+
     fn set(&mut self, cause: &'static str, text: String, grave: bool) {
         let known = self
             .0
@@ -90,7 +94,7 @@ impl Controller {
         })
     }
 
-    fn interfaces(&self) -> Vec<InterfaceStatus> {
+    pub(super) fn interfaces(&self) -> Vec<InterfaceStatus> {
         let attachments = self.deployment.attachments();
         self.estate
             .interfaces()

@@ -109,7 +109,8 @@ impl Controller {
     }
 
     /// Ends with the last connection; the node is another process's.
-    pub(super) async fn retire(self, signals: &mut Signals) {
+    pub(super) async fn retire(mut self, signals: &mut Signals) {
+        self.monitoring.end();
         self.lock.leave();
         end_proxy(self.proxying, Ending::HandedOver, signals).await;
         tracing::info!("the last connection has ended");

@@ -12,8 +12,8 @@ use proptest::{prelude::*, sample::Index};
 
 use super::model::ModelPacket;
 use crate::config::{
-    Action, Admin, Config, Interface, Limit, LimitPer, Node, Peer, Place, Policy, PortRange, Rule,
-    Set, TcpFlags, Traffic, XdpMode,
+    Action, Admin, Config, Interface, Limit, LimitPer, Log, Monitor, Node, Peer, Place, Policy,
+    PortRange, Rule, Set, TcpFlags, Traffic, XdpMode,
 };
 
 pub(super) const NODE: &str = "lb1";
@@ -41,10 +41,16 @@ pub(super) fn estate(policy: Policy) -> Config {
         nodes: [(NODE.to_owned(), node)].into(),
         policies: [(policy.name.clone(), policy)].into(),
         l4: BTreeMap::new(),
+        monitor: Monitor::default(),
+        alerts: Vec::new(),
+        notify: BTreeMap::new(),
+        log: Log::default(),
         l7: BTreeMap::new(),
         proxy: crate::config::Proxy::default(),
         admin: Admin {
             socket: PathBuf::from("/run/foobar/admin.sock"),
+            group: None,
+            dashboard: None,
         },
     }
 }

@@ -41,6 +41,11 @@ impl Pins {
         self.root.join("maps-next")
     }
 
+    /// Counters of user space, which no new layout of the others replaces.
+    pub fn mapped(&self) -> PathBuf {
+        self.root.join("mapped")
+    }
+
     pub fn links(&self) -> PathBuf {
         self.root.join("links")
     }
@@ -99,7 +104,7 @@ impl Pins {
     }
 
     pub fn remove(&self) -> Result<(), KernelError> {
-        for directory in [self.links(), self.maps(), self.next_maps()] {
+        for directory in [self.links(), self.maps(), self.next_maps(), self.mapped()] {
             remove_directory(&directory)?;
         }
         match fs::remove_dir(&self.root) {

@@ -7,7 +7,7 @@ use foobar_ebpf::{
     verdict::Reason,
 };
 
-use super::{Direction, KernelError, Table, Tables, clock};
+use super::{CounterTable, Direction, Field, KernelError, Sum, Table as _, Tables, clock};
 
 /// What the packet path counted, in the order of the ids.
 #[derive(Clone, Debug)]
@@ -44,31 +44,19 @@ impl Tables {
     /// When the kernel refuses to be read.
     pub fn counters(&self) -> Result<Counters, KernelError> {
         let labels = self.labels_by_id()?;
-        let of_kind = |kind| {
-            labels
-                .iter()
-                .filter(move |((of, _), _)| *of == kind)
-                .map(|((_, id), text)| (*id, text.clone()))
-        };
         Ok(Counters {
             taken_at: clock::monotonic(),
-            interfaces: of_kind(LabelKey::INTERFACE)
+            interfaces: of_kind(&labels, LabelKey::INTERFACE)
                 .map(|(id, label)| {
                     Ok(Interface {
-                        label,
+                        label: label.to_owned(),
                         verdicts: self.verdicts(id)?,
                     })
                 })
                 .collect::<Result<_, KernelError>>()?,
-            rules: of_kind(LabelKey::RULE)
-                .map(|(id, label)| Ok((label, self.rules.get(id)?)))
-                .collect::<Result<_, KernelError>>()?,
-            vips: of_kind(LabelKey::VIP)
-                .map(|(id, label)| Ok((label, self.vip_traffic.get(id)?)))
-                .collect::<Result<_, KernelError>>()?,
-            backends: of_kind(LabelKey::BACKEND)
-                .map(|(id, label)| Ok((label, self.backend_traffic.get(id)?)))
-                .collect::<Result<_, KernelError>>()?,
+            rules: labelled(&labels, LabelKey::RULE, &self.rules)?,
+            vips: labelled(&labels, LabelKey::VIP, &self.vip_traffic)?,
+            backends: labelled(&labels, LabelKey::BACKEND, &self.backend_traffic)?,
         })
     }
 
@@ -86,12 +74,14 @@ impl Tables {
     /// When the kernel refuses to be read.
     pub fn verdicts(&self, interface: u32) -> Result<Vec<(Direction, Reason, Tally)>, KernelError> {
         let mut verdicts = Vec::new();
+        let first = interface * 2 * Reason::SLOTS;
+        let tallies = self.reasons.first(first + 2 * Reason::SLOTS)?;
         for (number, direction) in (0..).zip(Direction::ALL) {
             for reason in Reason::ALL {
-                let slot = (interface * 2 + number) * Reason::SLOTS + reason as u32;
-                let tally = self.reasons.get(slot)?;
-                if tally.packets > 0 {
-                    verdicts.push((direction, reason, tally));
+                let slot = first + number * Reason::SLOTS + reason as u32;
+                match tallies.get(slot as usize) {
+                    Some(tally) if tally.packets > 0 => verdicts.push((direction, reason, *tally)),
+                    _ => {}
                 }
             }
         }
@@ -123,6 +113,8 @@ impl Tables {
             routes_v6,
             remembered_v4,
             remembered_v6,
+            sessions_v4,
+            sessions_v6,
             flows_v4,
             flows_v6,
             fragments_v4,
@@ -138,4 +130,27 @@ impl Tables {
             labels,
         ])
     }
+}
+
+type Labels = BTreeMap<(u32, u32), String>;
+
+fn of_kind(labels: &Labels, kind: u32) -> impl Iterator<Item = (u32, &str)> {
+    labels
+        .range((kind, 0)..=(kind, u32::MAX))
+        .map(|((_, id), text)| (*id, text.as_str()))
+}
+
+/// The counters of all labels of a kind, in the order of the ids.
+fn labelled<V: Field + Default + Sum>(
+    labels: &Labels,
+    kind: u32,
+    counters: &CounterTable<V>,
+) -> Result<Vec<(String, V)>, KernelError> {
+    let Some(last) = of_kind(labels, kind).map(|(id, _)| id).last() else {
+        return Ok(Vec::new());
+    };
+    let values = counters.first(last + 1)?;
+    Ok(of_kind(labels, kind)
+        .filter_map(|(id, label)| Some((label.to_owned(), *values.get(id as usize)?)))
+        .collect())
 }

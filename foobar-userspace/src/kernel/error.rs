@@ -139,7 +139,9 @@ impl KernelError {
     }
 
     pub(super) fn verifier(program: &'static str, source: ProgramError) -> Self {
-        if not_permitted(&source) {
+        // The verifier's own refusals are EACCES too; it says why, and a missing capability does not.
+        let has_reason = matches!(&source, ProgramError::LoadError { verifier_log, .. } if !verifier_log.to_string().trim().is_empty());
+        if not_permitted(&source) && !has_reason {
             return Self::NotPermitted {
                 doing: format!("load the program `{program}`"),
                 source: source.into(),

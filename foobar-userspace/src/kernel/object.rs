@@ -132,6 +132,18 @@ impl Blueprint {
         Ok(object)
     }
 
+    /// The object with the program alone that sends frames of user space.
+    pub fn load_emitter(&self, directory: &Path) -> Result<Ebpf, KernelError> {
+        let mut object = self
+            .loader(directory)
+            .load(OBJECT)
+            .map_err(KernelError::load)?;
+        emit(&mut object)?
+            .load()
+            .map_err(|error| KernelError::verifier(program::EMIT, error))?;
+        Ok(object)
+    }
+
     fn loader<'a>(&'a self, directory: &Path) -> EbpfLoader<'a> {
         let mut loader = EbpfLoader::new();
         loader.btf(None);
@@ -213,6 +225,13 @@ pub(super) fn egress(object: &mut Ebpf) -> Result<&mut SchedClassifier, KernelEr
         .program_mut(program::EGRESS)
         .and_then(|program| program.try_into().ok())
         .ok_or_else(|| missing(program::EGRESS))
+}
+
+pub(super) fn emit(object: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
+    object
+        .program_mut(program::EMIT)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| missing(program::EMIT))
 }
 
 fn missing(program: &str) -> KernelError {

@@ -4,18 +4,20 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     hash::Hash,
+    os::fd::AsFd as _,
     path::Path,
 };
 
-use aya::maps::{self, Map, MapData, MapError, PerCpuValues, lpm_trie};
+use aya::maps::{self, IterableMap as _, Map, MapData, MapError, PerCpuValues, lpm_trie};
 use foobar_ebpf::abi::{
     self, Backend, ClientV4, ClientV6, EndpointV4, EndpointV6, Label, LabelKey, Member, MemberV4,
-    MemberV6, NextHop, Remembered, Return, SetInfo, Tally, Trace, Traffic, Vip, map, ruleset,
+    MemberV6, NextHop, Remembered, Return, Session, SetInfo, Tally, Trace, Traffic, Vip, map,
+    ruleset,
 };
 use foobar_ebpf::verdict::Reason;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{KernelError, error::errno, plain::Plain};
+use super::{KernelError, batch, error::errno, plain::Plain};
 
 /// What a key or value of a map must be.
 pub trait Field: FromBytes + IntoBytes + Immutable + Copy + fmt::Debug + 'static {}
@@ -134,7 +136,17 @@ impl<K: Field + Eq + Hash, V: Field + PartialEq> HashTable<K, V> {
     /// # Errors
     /// When the kernel refuses to be read.
     pub fn count(&self) -> Result<u64, KernelError> {
-        count(self.name, self.max, self.map.keys())
+        let sizes = (size_of::<K>(), size_of::<V>());
+        count(self.name, self.max, self.map.map(), sizes)
+    }
+
+    /// As [`Table::contents`], in few system calls.
+    ///
+    /// # Errors
+    /// When the kernel refuses to be read.
+    pub fn contents_at_once(&self) -> Result<Vec<(K, V)>, KernelError> {
+        batch::of_hash(self.map.map().fd().as_fd(), self.max)
+            .map_err(|error| KernelError::map("read", self.name, error.into()))
     }
 
     /// Removes the entries that `unwanted` says.
@@ -216,7 +228,8 @@ impl<A: Field + Eq + Hash, V: Field + PartialEq> PrefixTable<A, V> {
     /// # Errors
     /// When the kernel refuses to be read.
     pub fn count(&self) -> Result<u64, KernelError> {
-        count(self.name, self.max, self.map.keys())
+        let sizes = (size_of::<u32>() + size_of::<A>(), size_of::<V>());
+        count(self.name, self.max, self.map.map(), sizes)
     }
 
     fn copy(&mut self, old: &Self) -> Result<(), KernelError> {
@@ -336,6 +349,27 @@ impl<V: Field + Default + Sum> CounterTable<V> {
             .fold(V::default(), |sum, Plain(value)| sum.plus(*value)))
     }
 
+    /// The first `count` counters, in few system calls.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn first(&self, count: u32) -> Result<Vec<V>, KernelError> {
+        let failed = |error: MapError| KernelError::map("read", self.name, error);
+        let processors =
+            aya::util::nr_cpus().map_err(|(_, source)| failed(MapError::from(source)))?;
+        let count = count.min(self.map.len());
+        let values = batch::of_processors::<V>(self.map.map().fd().as_fd(), count, processors)
+            .map_err(|error| failed(error.into()))?;
+        Ok(values
+            .iter()
+            .map(|values| {
+                values
+                    .iter()
+                    .fold(V::default(), |sum, value| sum.plus(*value))
+            })
+            .collect())
+    }
+
     /// Sets the counter of a recycled id to zero.
     ///
     /// # Errors
@@ -429,6 +463,11 @@ pub struct Tables {
     pub wanted_v6: HashTable<[u32; 4], u32>,
     pub remembered_v4: HashTable<ClientV4, Remembered>,
     pub remembered_v6: HashTable<ClientV6, Remembered>,
+    pub sessions_v4: HashTable<ClientV4, Session>,
+    pub sessions_v6: HashTable<ClientV6, Session>,
+    pub leases: ArrayTable<u64>,
+    pub(super) emissions: ArrayTable<abi::Emission>,
+    pub(super) emitted: ArrayTable<u32>,
     pub flows_v4: HashTable<abi::FlowV4, abi::FlowState>,
     pub flows_v6: HashTable<abi::FlowV6, abi::FlowState>,
     pub fragments_v4: HashTable<abi::DatagramV4, abi::FirstFragment>,
@@ -470,6 +509,11 @@ impl Tables {
             wanted_v6: HashTable::open(directory, map::WANTED_V6)?,
             remembered_v4: HashTable::open(directory, map::REMEMBERED_V4)?,
             remembered_v6: HashTable::open(directory, map::REMEMBERED_V6)?,
+            sessions_v4: HashTable::open(directory, map::SESSIONS_V4)?,
+            sessions_v6: HashTable::open(directory, map::SESSIONS_V6)?,
+            leases: ArrayTable::open(directory, map::LEASES)?,
+            emissions: ArrayTable::open(directory, map::EMISSIONS)?,
+            emitted: ArrayTable::open(directory, map::EMITTED)?,
             flows_v4: HashTable::open(directory, map::FLOWS_V4)?,
             flows_v6: HashTable::open(directory, map::FLOWS_V6)?,
             fragments_v4: HashTable::open(directory, map::FRAGMENTS_V4)?,
@@ -568,6 +612,9 @@ impl Tables {
             routes_v6,
             remembered_v4,
             remembered_v6,
+            sessions_v4,
+            sessions_v6,
+            leases,
             flows_v4,
             flows_v6,
             fragments_v4,
@@ -615,7 +662,7 @@ impl Tables {
     /// # Errors
     /// When the kernel refuses.
     pub fn label_texts(&self) -> Result<HashMap<LabelKey, String>, KernelError> {
-        let labels = self.labels.contents()?;
+        let labels = self.labels.contents_at_once()?;
         Ok(labels
             .into_iter()
             .map(|(key, label)| (key, label_text(&label)))
@@ -648,7 +695,10 @@ impl Tables {
                         },
                     )?;
                 }
-                LabelKey::VIP => self.vip_traffic.reset(id)?,
+                LabelKey::VIP => {
+                    self.vip_traffic.reset(id)?;
+                    self.leases.set(id, 0)?;
+                }
                 LabelKey::BACKEND => self.backend_traffic.reset(id)?,
                 LabelKey::INTERFACE => {
                     let first = id * 2 * Reason::SLOTS;
@@ -679,6 +729,10 @@ impl Tables {
             self.remembered_v4
                 .forget(|key, flow| of_either(key.vip, flow.backend))?;
             self.remembered_v6
+                .forget(|key, flow| of_either(key.vip, flow.backend))?;
+            self.sessions_v4
+                .forget(|key, flow| of_either(key.vip, flow.backend))?;
+            self.sessions_v6
                 .forget(|key, flow| of_either(key.vip, flow.backend))?;
         }
         Ok(())
@@ -724,17 +778,14 @@ fn bound(max: u32) -> usize {
     max as usize * 2
 }
 
-fn count<K>(
+fn count(
     name: &'static str,
     max: u32,
-    keys: impl Iterator<Item = Result<K, MapError>>,
+    map: &MapData,
+    (key, value): (usize, usize),
 ) -> Result<u64, KernelError> {
-    let mut count = 0;
-    for key in keys.take(max as usize) {
-        key.map_err(|error| KernelError::map("read", name, error))?;
-        count += 1;
-    }
-    Ok(count)
+    batch::count(map.fd().as_fd(), max, key, value.next_multiple_of(8))
+        .map_err(|error| KernelError::map("count", name, error.into()))
 }
 
 fn refused(name: &'static str, max: u32, error: MapError) -> KernelError {

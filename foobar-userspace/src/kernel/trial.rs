@@ -108,7 +108,7 @@ impl Deployment {
 }
 
 /// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-fn xdp_context(length: usize, ifindex: u32) -> Vec<u8> {
+pub(super) fn xdp_context(length: usize, ifindex: u32) -> Vec<u8> {
     let end = u32::try_from(length).unwrap_or(u32::MAX);
     [0, end, 0, ifindex, 0, 0]
         .into_iter()

@@ -18,7 +18,7 @@ pub use self::{
     back::{BackendSide, Upstream},
     flaw::{Flaw, Severity},
     front::{Front, Fronts},
-    identity::{CertificateFacts, Identity},
+    identity::{CertificateFacts, Identity, ProofError},
     tickets::{TicketKeys, TicketKeysError, Ticketing},
 };
 

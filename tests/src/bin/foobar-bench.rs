@@ -357,6 +357,7 @@ impl Bench {
                 ifindex: LOOPBACK,
                 macs: [2, 3, 4],
                 mtu: 1500,
+                epoch: 0,
             };
             tables.backends.set(*id, value)?;
         }

@@ -1,8 +1,11 @@
 //! The table. To add a case, add an entry.
 
 use super::{
-    estate::{BACKEND, BACKEND_MACS, BACKEND6, ROUTER_MACS, VIP, VIP6, Way},
+    estate::{
+        BACKEND, BACKEND_MACS, BACKEND6, DEAD, HEIR, KEEPER, RESTEERER, ROUTER_MACS, VIP, VIP6, Way,
+    },
     frames::{ACK, SYN, SYN_ACK, Sketch, What, checksum, error, fragments},
+    sessions,
 };
 
 pub struct Case {
@@ -20,7 +23,7 @@ impl Case {
     }
 }
 
-fn comes(name: &'static str, frame: Vec<u8>, reason: &'static str) -> Case {
+pub fn comes(name: &'static str, frame: Vec<u8>, reason: &'static str) -> Case {
     Case {
         name,
         way: Way::In,
@@ -37,7 +40,7 @@ fn goes(name: &'static str, frame: Vec<u8>, reason: &'static str) -> Case {
     }
 }
 
-fn sent_on(name: &'static str, frame: Vec<u8>, reason: &'static str, leaves: Vec<u8>) -> Case {
+pub fn sent_on(name: &'static str, frame: Vec<u8>, reason: &'static str, leaves: Vec<u8>) -> Case {
     Case {
         leaves: Some(leaves),
         ..comes(name, frame, reason)
@@ -51,12 +54,13 @@ pub fn all() -> Vec<Case> {
     let mut cases = parsing();
     cases.extend(filtering());
     cases.extend(balancing());
+    cases.extend(sessions::cases());
     cases.extend(leaving());
     cases
 }
 
 /// A sketch after the balancer: other ends, other hardware addresses, one hop less.
-fn rewritten(sketch: Sketch, to: &str, macs: ([u8; 6], [u8; 6])) -> Vec<u8> {
+pub fn rewritten(sketch: Sketch, to: &str, macs: ([u8; 6], [u8; 6])) -> Vec<u8> {
     Sketch {
         destination: to.parse().expect("an endpoint"),
         hops: sketch.hops - 1,
@@ -66,7 +70,7 @@ fn rewritten(sketch: Sketch, to: &str, macs: ([u8; 6], [u8; 6])) -> Vec<u8> {
     .frame()
 }
 
-fn returned(sketch: Sketch, from: &str) -> Vec<u8> {
+pub fn returned(sketch: Sketch, from: &str) -> Vec<u8> {
     Sketch {
         source: from.parse().expect("an endpoint"),
         hops: sketch.hops - 1,
@@ -358,6 +362,14 @@ fn balancing() -> Vec<Case> {
         Sketch::new(CLIENT, "203.0.113.10:8081", SYN).frame(),
         "policy",
     ));
+    for (vip, backend, name) in [
+        (RESTEERER, HEIR, "a flow of a dead backend goes to its heir"),
+        (KEEPER, DEAD, "a flow of a dead backend is kept where asked"),
+    ] {
+        let sketch = Sketch::new(CLIENT, vip, ACK);
+        let leaves = rewritten(sketch, backend, BACKEND_MACS);
+        cases.push(sent_on(name, sketch.frame(), "forwarded", leaves));
+    }
     cases.push(path_mtu_of_a_balanced_flow());
     cases.push(path_mtu_of_a_balanced_flow_over_ipv6());
     cases

@@ -13,9 +13,10 @@ use foobar::{
 use foobar_ebpf::{
     abi::{
         self, Backend, EndpointV4, EndpointV6, FlowV4, Member, MemberV4, NextHop, RING_SLOTS,
-        Return, SetInfo, Slot, Vip, ruleset,
+        Return, Session, SetInfo, Slot, Vip, ruleset,
     },
-    frame::MemoryFrame,
+    family::{Family as _, V4, V6},
+    frame::{Frame as _, MemoryFrame},
     memory::MemoryTables,
     pipeline,
     verdict::{Action, Reason},
@@ -56,6 +57,20 @@ pub const ROUTER_MACS: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 9,
 
 pub const VIP: &str = "203.0.113.10:8080";
 pub const VIP6: &str = "[2001:db8::10]:8080";
+/// Vips whose flows are known: with a backend, with nobody, with a lease that has lapsed.
+pub const WRITER: &str = "203.0.113.10:3306";
+pub const WRITER6: &str = "[2001:db8::10]:3306";
+pub const ORPHAN: &str = "203.0.113.10:3307";
+pub const LAPSED: &str = "203.0.113.10:3308";
+/// Vips in transition from a dead backend to another: one keeps flows, one does not.
+pub const KEEPER: &str = "203.0.113.10:3304";
+pub const RESTEERER: &str = "203.0.113.10:3305";
+pub const DEAD: &str = "10.0.0.15:80";
+pub const HEIR: &str = "10.0.0.14:80";
+pub const PRIMARY: &str = "10.0.0.12:3306";
+pub const PRIMARY6: &str = "[fd00::12]:3306";
+/// The client whose session stands; the next port's session is of an earlier epoch.
+pub const KNOWN_PORT: u16 = 52_000;
 pub const BACKEND: &str = "10.0.0.11:80";
 pub const BACKEND6: &str = "[fd00::11]:80";
 
@@ -97,8 +112,47 @@ impl Estate {
             },
             (),
         );
-        balance(&mut tables, VIP, BACKEND, 0);
-        balance(&mut tables, VIP6, BACKEND6, 1);
+        balance(&mut tables, VIP, BACKEND, 0, 0);
+        balance(&mut tables, VIP6, BACKEND6, 1, 0);
+        let resets = Vip::SESSIONS | Vip::REFUSE;
+        balance(&mut tables, WRITER, PRIMARY, 2, resets);
+        balance(&mut tables, WRITER6, PRIMARY6, 3, resets);
+        balance(&mut tables, ORPHAN, "10.0.0.13:3306", 4, resets);
+        balance(
+            &mut tables,
+            LAPSED,
+            "10.0.0.13:3307",
+            5,
+            resets | Vip::LEASED,
+        );
+        balance(&mut tables, RESTEERER, DEAD, 8, 0);
+        balance(&mut tables, KEEPER, HEIR, 6, Vip::KEEP);
+        if let Some(dead) = tables.backends.get_mut(&8) {
+            dead.flags = Backend::RESOLVED;
+        }
+        let moving = Slot::new(6, 8, true);
+        for vip in [6, 8] {
+            tables.rings.insert(vip, vec![moving; RING_SLOTS as usize]);
+        }
+        let nobody = Slot::new(Slot::NOBODY, Slot::NOBODY, false);
+        tables.rings.insert(4, vec![nobody; RING_SLOTS as usize]);
+        for (port, epoch) in [(KNOWN_PORT, 0), (KNOWN_PORT + 1, 7)] {
+            let session = |backend| Session {
+                backend,
+                epoch,
+                client_next: 1000,
+                server_next: 2000,
+                ..Session::default()
+            };
+            tables
+                .v4
+                .sessions
+                .insert(V4::client(v4("198.51.100.7"), port.to_be(), 2), session(2));
+            tables
+                .v6
+                .sessions
+                .insert(V6::client(v6("2001:db8:c::7"), port.to_be(), 3), session(3));
+        }
         tables.next_hops.insert(
             1,
             NextHop {
@@ -131,6 +185,8 @@ impl Estate {
             Way::In => pipeline::ingress(&mut memory, &mut self.tables, &mut workspaces),
             Way::Out => pipeline::egress(&mut memory, &mut self.tables, &mut workspaces),
         };
+        let length = memory.length();
+        bytes.truncate(length);
         let reason = verdict.reason.name().to_owned();
         match verdict.action() {
             Action::Pass => Outcome::Pass {
@@ -138,7 +194,7 @@ impl Estate {
                 frame: bytes,
             },
             Action::Drop => Outcome::Drop { reason },
-            Action::Transmit(_) => Outcome::Transmit {
+            Action::Transmit(_) | Action::Reflect => Outcome::Transmit {
                 reason,
                 frame: bytes,
             },
@@ -251,6 +307,8 @@ fn fill(tables: &mut kernel::Tables, from: &MemoryTables) -> Result<(), kernel::
         })
         .collect();
     tables.flows_v4.become_exactly(&flows)?;
+    tables.sessions_v4.become_exactly(&from.v4.sessions)?;
+    tables.sessions_v6.become_exactly(&from.v6.sessions)?;
     let hosts = from
         .v4
         .hosts
@@ -291,7 +349,7 @@ fn fill(tables: &mut kernel::Tables, from: &MemoryTables) -> Result<(), kernel::
 }
 
 /// One vip with one backend, of the same index.
-fn balance(tables: &mut MemoryTables, vip: &str, backend: &str, index: u32) {
+fn balance(tables: &mut MemoryTables, vip: &str, backend: &str, index: u32, flags: u32) {
     let (vip_words, vip_port) = words(vip);
     let (backend_words, backend_port) = words(backend);
     let vip_sum = abi::checksum_words(&vip_words, vip_port);
@@ -310,11 +368,14 @@ fn balance(tables: &mut MemoryTables, vip: &str, backend: &str, index: u32) {
             ifindex: LAN,
             macs: macs(BACKEND_MACS),
             mtu: 1500,
+            epoch: 0,
         },
     );
     let entry = Vip {
         vip: index,
         sum: vip_sum,
+        flags,
+        zero: 0,
     };
     let back = Return {
         address: vip_words,
@@ -323,8 +384,9 @@ fn balance(tables: &mut MemoryTables, vip: &str, backend: &str, index: u32) {
         backend_sum,
         vip: index,
         backend: index,
+        flags,
     };
-    if index == 0 {
+    if vip.starts_with('2') {
         let endpoint = |words: [u32; 4], port| EndpointV4 {
             address: words[0],
             port,
@@ -409,6 +471,7 @@ fn policy() -> Vec<u64> {
         rule(6, (22, 22)),
         rule(6, (8080, 8080)),
         rule(6, (1000, 2000)),
+        rule(6, (3304, 3308)),
         rule(17, (5000, 5000)),
         rule(1, (8 << 8, 8 << 8 | 255)),
         rule(58, (128 << 8, 128 << 8 | 255)),

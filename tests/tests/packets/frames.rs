@@ -20,6 +20,10 @@ pub struct Sketch {
 pub enum What {
     /// FIN 1, SYN 2, RST 4, PSH 8, ACK 16.
     Tcp(u8),
+    Reset {
+        sequence: u32,
+        acknowledged: Option<u32>,
+    },
     Udp,
     EchoRequest,
     EchoReply,
@@ -105,6 +109,16 @@ impl Sketch {
                 }
                 tcp.write(&mut frame, &payload)
             }
+            What::Reset {
+                sequence,
+                acknowledged,
+            } => {
+                let mut tcp = ip.tcp(from, to, sequence, 0).rst();
+                if let Some(acknowledged) = acknowledged {
+                    tcp = tcp.ack(acknowledged);
+                }
+                tcp.write(&mut frame, &payload)
+            }
             What::EchoRequest if self.source.is_ipv4() => {
                 ip.icmpv4_echo_request(7, 1).write(&mut frame, &payload)
             }
@@ -117,6 +131,24 @@ impl Sketch {
         .expect("a vector takes all");
         frame
     }
+}
+
+/// The RST that answers `asked`: from its destination, back the way it came.
+pub fn reset(asked: Sketch, sequence: u32, acknowledged: Option<u32>) -> Vec<u8> {
+    let (source, destination) = asked.macs;
+    Sketch {
+        source: asked.destination,
+        destination: asked.source,
+        what: What::Reset {
+            sequence,
+            acknowledged,
+        },
+        macs: (destination, source),
+        hops: 64,
+        payload: 0,
+        ..asked
+    }
+    .frame()
 }
 
 /// The Internet checksum over whole headers, computed from the start.

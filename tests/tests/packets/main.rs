@@ -6,6 +6,7 @@ mod estate;
 mod frames;
 mod fuzz;
 mod rules;
+mod sessions;
 
 use estate::{Estate, Outcome, Way};
 

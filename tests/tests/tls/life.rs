@@ -12,8 +12,8 @@ fn no_request_fails_over_reloads_rotations_dying_backends_and_upgrades() {
     for (what, changes) in [
         ("100 reloads", reloads as fn(&Estate)),
         ("20 rotations", rotations),
-        ("20 dead backends", deaths),
         ("5 upgrades", upgrades),
+        ("20 dead backends", deaths),
     ] {
         let load = Load::begin(8);
         thread::sleep(Duration::from_millis(500));

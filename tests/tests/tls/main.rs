@@ -1,5 +1,6 @@
 //! The sites of the estate: real clients over TLS, three real servers behind mutual TLS. Needs root.
 
+mod acme;
 mod life;
 
 use std::{

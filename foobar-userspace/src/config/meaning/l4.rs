@@ -15,7 +15,7 @@ use super::{
     many, section, text, whole,
 };
 use crate::config::{
-    Addresses, Backend, Host, L4Service, Node, Protocol,
+    Addresses, Backend, Host, L4Service, Node, OnLoss, Protocol,
     diagnostics::{Problem, Problems},
     tree::{Entry, Name},
 };
@@ -69,6 +69,7 @@ fn service(
         name: name.text.to_owned(),
         vips,
         protocol,
+        on_loss: on_loss(entry, protocol, problems),
         backends: written.iter().map(|(_, backend)| backend.clone()).collect(),
         check: entry
             .at("check")
@@ -88,6 +89,23 @@ fn service(
         families(&service, entry, &written, problems);
     }
     Some(service)
+}
+
+fn on_loss(service: Entry<'_>, protocol: Protocol, problems: &mut Problems) -> OnLoss {
+    let Some(written) = service.at("on-backend-loss") else {
+        return OnLoss::default();
+    };
+    let on_loss = OnLoss::ALL
+        .into_iter()
+        .find(|known| written.text() == Some(known.word()))
+        .unwrap_or_default();
+    if on_loss == OnLoss::Reset && protocol == Protocol::Udp {
+        problems.report(
+            Problem::new(written.span(), "UDP has no RST")
+                .help("write `on-backend-loss = \"resteer\"` or `\"keep\"`"),
+        );
+    }
+    on_loss
 }
 
 fn vips(

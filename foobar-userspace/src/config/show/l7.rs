@@ -5,7 +5,7 @@ use std::{fmt::Display, net::SocketAddr};
 use super::{Keys, backend, check, key, quoted};
 use crate::config::{
     Acme, AcmeChallenge, BackendTls, ClientCertificateNeed, Config, HttpLimits, HttpVersion,
-    L7Balance, L7Service, ProxyProtocol, RequestRate, Secret, Sticky, Timeouts, Tls, TlsVersion,
+    L7Balance, L7Service, ProxyProtocol, RequestRate, Sticky, Timeouts, Tls, TlsVersion,
     words::{Rate, Size},
 };
 
@@ -82,7 +82,7 @@ fn tls(tls: &Tls) -> String {
             .map(|certificate| {
                 let mut keys = Keys::default();
                 keys.text("cert", &certificate.cert.to_string_lossy());
-                keys.add("key", secret(&certificate.key));
+                keys.add("key", super::secret(&certificate.key));
                 if let Some(ocsp) = &certificate.ocsp {
                     keys.text("ocsp", &ocsp.to_string_lossy());
                 }
@@ -154,19 +154,9 @@ fn backend_tls(tls: &BackendTls) -> String {
     keys.text("ca", &tls.ca.to_string_lossy());
     if let Some((cert, key)) = &tls.identity {
         keys.text("cert", &cert.to_string_lossy());
-        keys.add("key", secret(key));
+        keys.add("key", super::secret(key));
     }
     keys.optional("name", tls.name.as_deref());
-    keys.table()
-}
-
-fn secret(secret: &Secret) -> String {
-    let mut keys = Keys::default();
-    match secret {
-        Secret::Credential(name) => keys.text("credential", name),
-        Secret::Environment(name) => keys.text("env", name),
-        Secret::File(path) => keys.text("file", &path.to_string_lossy()),
-    }
     keys.table()
 }
 

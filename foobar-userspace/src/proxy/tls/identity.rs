@@ -6,7 +6,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use rustls::{SignatureAlgorithm, pki_types::CertificateDer, sign::CertifiedKey};
+use rcgen::{CertificateParams, CustomExtension, KeyPair};
+use rustls::{ServerConfig, SignatureAlgorithm, pki_types::CertificateDer, sign::CertifiedKey};
 use x509_parser::{extensions::GeneralName, prelude::X509Certificate};
 
 use super::{
@@ -14,6 +15,15 @@ use super::{
     pem, provider,
 };
 use crate::config::{Certificate, L7Service, Place};
+
+/// Why a name cannot be proved by a certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum ProofError {
+    #[error("no such certificate can be made")]
+    Make(#[from] rcgen::Error),
+    #[error("no such certificate can be shown")]
+    Show(#[from] rustls::Error),
+}
 
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -96,6 +106,23 @@ impl Identity {
             .map_err(|error| failed(error.to_string()))?;
         let key = CertifiedKey::new(vec![made.cert.der().clone()], key);
         Self::of(service.place, Path::new(STOPGAP), key)
+    }
+
+    /// RFC 8737: shown to an ACME server that asks for `acme-tls/1`, to prove `name` by a digest.
+    ///
+    /// # Errors
+    /// The name cannot stand in a certificate.
+    pub fn proving(name: &str, digest: &[u8]) -> Result<ServerConfig, ProofError> {
+        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
+        let key = KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?;
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key.into())?;
+        config.alpn_protocols = vec![b"acme-tls/1".to_vec()];
+        Ok(config)
     }
 
     /// Whether it is for `name`.

@@ -1,0 +1,66 @@
+//! What the controller knows beside the counters, as the monitoring needs it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    admin::api::{ControllerState, InterfaceStatus, ServiceStatus, Snapshot},
+    config::Config,
+};
+
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub config: Arc<Config>,
+    pub started_at: SystemTime,
+    pub loaded_at: SystemTime,
+    pub reload_failed: bool,
+    /// Before that, the counters have no names yet.
+    pub in_service: bool,
+    pub generation: u64,
+    pub interfaces: Vec<InterfaceStatus>,
+    pub services: Vec<ServiceStatus>,
+}
+
+impl Facts {
+    /// Completes a snapshot that was read from the maps at `at`.
+    pub fn complete(&self, snapshot: &mut Snapshot, at: SystemTime) {
+        snapshot.source = "controller".to_owned();
+        snapshot.controller = Some(ControllerState {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: unix(self.started_at),
+            at: unix(at),
+            loaded_at: unix(self.loaded_at),
+            reload_failed: self.reload_failed,
+            generation: self.generation,
+            interfaces: self.interfaces.clone(),
+        });
+        for counters in &mut snapshot.services {
+            let Some(service) = self
+                .services
+                .iter()
+                .find(|service| service.name == counters.name)
+            else {
+                continue;
+            };
+            for counted in &mut counters.backends {
+                let known = service
+                    .backends
+                    .iter()
+                    .find(|known| known.host == counted.host && known.port == counted.port);
+                if let Some(known) = known {
+                    counted.weight = Some(known.weight);
+                    counted.state = Some(known.state);
+                }
+            }
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub fn unix(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_secs_f64()
+}

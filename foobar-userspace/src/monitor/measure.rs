@@ -1,0 +1,251 @@
+//! What an alert measures, read off a snapshot.
+
+use std::collections::BTreeMap;
+
+use foobar_ebpf::verdict::Reason;
+
+use crate::{
+    admin::api::{BackendState, ServiceCounters, Snapshot},
+    config::{Alert, Metric},
+};
+
+/// `None` where there is nothing to measure: no such service here, or no rate yet.
+#[must_use]
+pub fn measure(alert: &Alert, snapshot: &Snapshot) -> Option<f64> {
+    let of = alert.of.as_deref();
+    match alert.metric {
+        Metric::Qps => {
+            sum(services(snapshot, of)
+                .map(|service| service.traffic.per_second.map(|rate| rate.qps)))
+        }
+        Metric::Drops => drops(snapshot, alert.reason.as_deref()),
+        Metric::BackendsUp => backends(snapshot, of, BackendState::Up),
+        Metric::BackendsDown => backends(snapshot, of, BackendState::Down),
+        Metric::MapPressure => snapshot
+            .maps
+            .iter()
+            .map(|map| part(map.entries, map.max_entries))
+            .reduce(f64::max),
+        Metric::ExportDropped => snapshot.exports.first().map(|_| {
+            snapshot
+                .exports
+                .iter()
+                .map(|export| export.dropped_per_second)
+                .sum()
+        }),
+        Metric::ReloadFailed => snapshot
+            .controller
+            .as_ref()
+            .map(|controller| f64::from(u8::from(controller.reload_failed))),
+        Metric::XdpGeneric => snapshot.controller.as_ref().map(|controller| {
+            let generic = controller
+                .interfaces
+                .iter()
+                .filter(|interface| interface.xdp == "generic");
+            count(generic.count())
+        }),
+        // Their sources are not in the snapshot yet.
+        Metric::CertificateExpiry
+        | Metric::ErrorRate
+        | Metric::Failover
+        | Metric::Latency(_)
+        | Metric::ReplicaLag => None,
+    }
+}
+
+fn services<'a>(
+    snapshot: &'a Snapshot,
+    of: Option<&'a str>,
+) -> impl Iterator<Item = &'a ServiceCounters> {
+    snapshot
+        .services
+        .iter()
+        .filter(move |service| of.is_none_or(|of| service.name == of))
+}
+
+/// `None` when there is nothing to add.
+fn sum(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    values
+        .flatten()
+        .fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+}
+
+fn drops(snapshot: &Snapshot, of: Option<&str>) -> Option<f64> {
+    let counts = snapshot
+        .interfaces
+        .iter()
+        .flat_map(|interface| interface.verdicts.values().flatten());
+    let dropped = counts
+        .filter(|(reason, _)| match of {
+            Some(of) => *reason == of,
+            None => is_drop(reason),
+        })
+        .map(|(_, count)| count.per_second.map(|rate| rate.packets));
+    // An interface on which nothing was dropped yet has no such count: that is a zero.
+    sum(dropped).or_else(|| (!snapshot.interfaces.is_empty()).then_some(0.0))
+}
+
+/// Whether packets of this verdict do not go on.
+#[must_use]
+pub fn is_drop(reason: &str) -> bool {
+    Reason::ALL
+        .into_iter()
+        .any(|known| known.name() == reason && known.drops())
+}
+
+/// A backend that serves two vips is one.
+fn backends(snapshot: &Snapshot, of: Option<&str>, wanted: BackendState) -> Option<f64> {
+    let mut states = BTreeMap::new();
+    for service in services(snapshot, of) {
+        for backend in &service.backends {
+            if let Some(state) = backend.state {
+                states.insert((&service.name, &backend.host, backend.port), state);
+            }
+        }
+    }
+    if states.is_empty() {
+        return None;
+    }
+    Some(count(
+        states.values().filter(|state| **state == wanted).count(),
+    ))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a part needs no 52 bits")]
+fn part(of: u64, whole: u64) -> f64 {
+    of as f64 / whole.max(1) as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nobody has that many")]
+fn count(number: usize) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        admin::api::{
+            BackendCounters, Count, CountRate, InterfaceCounters, MapUse, TrafficCount, TrafficRate,
+        },
+        config::{Place, Quantity, Severity, Side, Threshold},
+    };
+
+    fn alert(metric: Metric, of: Option<&str>) -> Alert {
+        Alert {
+            name: "a".to_owned(),
+            metric,
+            of: of.map(str::to_owned),
+            reason: None,
+            threshold: Threshold {
+                side: Side::Above,
+                fires: Quantity::new(0.0),
+                clears: Quantity::new(0.0),
+            },
+            lasting: Duration::ZERO,
+            severity: Severity::Warning,
+            notify: Vec::new(),
+            place: Place { line: 1, column: 1 },
+        }
+    }
+
+    fn service(name: &str, vip: &str, qps: f64, states: [BackendState; 2]) -> ServiceCounters {
+        let backend = |host: &str, state| BackendCounters {
+            host: host.to_owned(),
+            port: 80,
+            weight: Some(1),
+            state: Some(state),
+            traffic: TrafficCount::default(),
+        };
+        ServiceCounters {
+            name: name.to_owned(),
+            vip: vip.to_owned(),
+            traffic: TrafficCount {
+                per_second: Some(TrafficRate {
+                    qps,
+                    ..TrafficRate::default()
+                }),
+                ..TrafficCount::default()
+            },
+            backends: vec![backend("web1", states[0]), backend("web2", states[1])],
+        }
+    }
+
+    fn snapshot() -> Snapshot {
+        use BackendState::{Down, Up};
+        let dropped = |packets| Count {
+            per_second: Some(CountRate {
+                packets,
+                bytes: 0.0,
+            }),
+            ..Count::default()
+        };
+        Snapshot {
+            services: vec![
+                service("l4.plain", "203.0.113.10:8080", 10.0, [Up, Down]),
+                service("l4.plain", "[2001:db8::10]:8080", 5.0, [Up, Down]),
+                service("l4.other", "203.0.113.10:8443", 1.0, [Up, Up]),
+            ],
+            interfaces: vec![InterfaceCounters {
+                name: "wan".to_owned(),
+                device: "eth0".to_owned(),
+                verdicts: BTreeMap::from([(
+                    "ingress".to_owned(),
+                    BTreeMap::from([
+                        (Reason::PolicyDrop.name().to_owned(), dropped(7.0)),
+                        (Reason::Malformed.name().to_owned(), dropped(2.0)),
+                    ]),
+                )]),
+            }],
+            maps: vec![
+                MapUse {
+                    name: "A".to_owned(),
+                    entries: 1,
+                    max_entries: 4,
+                },
+                MapUse {
+                    name: "B".to_owned(),
+                    entries: 3,
+                    max_entries: 4,
+                },
+            ],
+            ..Snapshot::default()
+        }
+    }
+
+    fn value(metric: Metric, of: Option<&str>) -> Option<f64> {
+        measure(&alert(metric, of), &snapshot())
+    }
+
+    #[test]
+    fn queries_of_all_vips_of_a_service_add_up() {
+        assert_eq!(value(Metric::Qps, Some("l4.plain")), Some(15.0));
+        assert_eq!(value(Metric::Qps, None), Some(16.0));
+        assert_eq!(value(Metric::Qps, Some("l4.none")), None);
+    }
+
+    #[test]
+    fn a_backend_behind_two_vips_is_counted_once() {
+        assert_eq!(value(Metric::BackendsDown, Some("l4.plain")), Some(1.0));
+        assert_eq!(value(Metric::BackendsUp, None), Some(3.0));
+    }
+
+    #[test]
+    fn drops_are_those_of_all_reasons_or_of_one() {
+        assert_eq!(value(Metric::Drops, None), Some(9.0));
+        let mut malformed = alert(Metric::Drops, None);
+        malformed.reason = Some(Reason::Malformed.name().to_owned());
+        assert_eq!(measure(&malformed, &snapshot()), Some(2.0));
+    }
+
+    #[test]
+    fn the_fullest_map_is_the_pressure() {
+        assert_eq!(value(Metric::MapPressure, None), Some(0.75));
+        assert_eq!(
+            measure(&alert(Metric::MapPressure, None), &Snapshot::default()),
+            None
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! The Debian package: manuals, completions and schema are written by the product, cargo-deb puts all together.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    product::Product,
+    setup::{self, Consent, Scope},
+    steps::Steps,
+    workspace::{Profile, Workspace, program},
+};
+
+/// Builds `target/debian/foobar_….deb` and says where it is.
+pub fn run(
+    workspace: &Workspace,
+    steps: &mut Steps,
+    consent: Consent,
+    profile: Profile,
+) -> Result<ExitCode> {
+    let tools = setup::ensure(workspace, steps, Scope::Build, consent)?;
+    let product = Product::build(workspace, steps, &tools, profile)?;
+    let package = build(workspace, steps, &product.foobar, profile)?;
+    println!("{}", package.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build(
+    workspace: &Workspace,
+    steps: &mut Steps,
+    foobar: &Path,
+    profile: Profile,
+) -> Result<PathBuf> {
+    let target = workspace.root.join("target");
+    let stage = target.join("package");
+    accompany(foobar, &stage)?;
+    let cargo_deb = cargo_deb(workspace, steps)?;
+    let output = target.join("debian");
+    fs::create_dir_all(&output)?;
+    let mut command = Command::new(cargo_deb);
+    command
+        .current_dir(&workspace.root)
+        .args(["--no-build", "--no-strip", "--package", "foobar-userspace"])
+        .args(["--profile", profile_name(profile)])
+        .arg("--output")
+        .arg(output.join("foobar.deb"));
+    steps.run("cargo-deb", "Debian package", &mut command)?;
+    Ok(output.join("foobar.deb"))
+}
+
+/// What the product writes about itself.
+fn accompany(foobar: &Path, stage: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(stage);
+    let completions = stage.join("completions");
+    fs::create_dir_all(&completions)?;
+    let says = |arguments: &[&str]| -> Result<Vec<u8>> {
+        let output = Command::new(foobar)
+            .args(arguments)
+            .output()
+            .with_context(|| format!("cannot run {}", foobar.display()))?;
+        anyhow::ensure!(output.status.success(), "foobar {arguments:?} failed");
+        Ok(output.stdout)
+    };
+    let manuals = stage.join("man");
+    says(&["man", &manuals.to_string_lossy()])?;
+    for (shell, file) in [
+        ("bash", "foobar.bash"),
+        ("zsh", "_foobar"),
+        ("fish", "foobar.fish"),
+    ] {
+        fs::write(completions.join(file), says(&["completions", shell])?)?;
+    }
+    fs::write(
+        stage.join("foobar.schema.json"),
+        says(&["config", "schema"])?,
+    )?;
+    Ok(())
+}
+
+fn profile_name(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Dev => "dev",
+        Profile::Release => "release",
+    }
+}
+
+/// The one in the path, or one of our own under `target`.
+fn cargo_deb(workspace: &Workspace, steps: &mut Steps) -> Result<PathBuf> {
+    let own = workspace.root.join("target/tools");
+    if let Some(found) = program("cargo-deb") {
+        return Ok(found);
+    }
+    let built = own.join("bin/cargo-deb");
+    if !built.exists() {
+        let mut cargo = Command::new("cargo");
+        cargo
+            .args(["install", "cargo-deb", "--locked", "--root"])
+            .arg(&own);
+        steps.run("cargo-install-deb", "cargo-deb, once", &mut cargo)?;
+    }
+    Ok(built)
+}
