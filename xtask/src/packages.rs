@@ -72,6 +72,13 @@ pub const LAB: &[Need] = &[
     ),
 ];
 
+/// What `cargo xtask conformance` needs beside the lab.
+pub const CONFORMANCE: &[Need] = &[
+    need("testssl", "testssl.sh"),
+    need("chromium", "chromium"),
+    need("/usr/lib/python3.11/ensurepip/__main__.py", "python3-venv"),
+];
+
 const fn need(program: &'static str, package: &'static str) -> Need {
     Need {
         program,

@@ -37,6 +37,7 @@ use crate::{
 };
 
 /// The controller's side of the proxy.
+#[derive(Debug)]
 pub struct Proxying {
     node: String,
     config: config::Proxy,
@@ -64,6 +65,7 @@ pub struct Proxying {
 }
 
 /// What comes from it.
+#[derive(Debug)]
 pub struct ProxyInbox {
     pub observations: mpsc::Receiver<Observation<u32>>,
     pub reports: mpsc::Receiver<Report>,

@@ -1,6 +1,7 @@
 //! The sites of the estate: real clients over TLS, three real servers behind mutual TLS. Needs root.
 
 mod acme;
+mod door;
 mod life;
 
 use std::{
