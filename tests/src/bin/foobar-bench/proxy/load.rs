@@ -57,7 +57,7 @@ impl Load {
             "-D",
             &self.seconds.to_string(),
         ]);
-        command.args(["-H", "host: www.foobar.com", url]);
+        command.args(["-H", ":authority: www.foobar.com", url]);
         let text = output(&mut command)?;
         let failed = field(&text, " failed,", Side::Before)?;
         let count = field(&text, " succeeded,", Side::Before)?;
@@ -75,7 +75,7 @@ impl Load {
         let each = (rate / 50.0).max(1.0);
         let mut command = pinned(&self.cores, "h2load");
         command.args(["--h1", "-t1", "-c50", "-D", &self.seconds.to_string()]);
-        command.args([&format!("--rps={each:.0}"), "-H", "host: www.foobar.com"]);
+        command.args([&format!("--rps={each:.0}"), "-H", ":authority: www.foobar.com"]);
         command
             .arg(format!("--log-file={}", log.display()))
             .arg(&url);
