@@ -139,7 +139,8 @@ const OUTSIDE_WORLD: &[&[&str]] = &[
 ];
 
 /// The edges, and how the others would name them.
-const EDGES: [(&str, &[&str]); 7] = [
+const EDGES: [(&str, &[&str]); 8] = [
+    ("acme", &["crate", "acme"]),
     ("admin", &["crate", "admin"]),
     ("kernel", &["crate", "kernel"]),
     ("names", &["crate", "names"]),
