@@ -65,7 +65,8 @@ use crate::{
     config::{self, Diagnostics},
     explain,
     kernel::{
-        Deployment, Direction, HashKeys, KernelError, NodeLock, Origin, Sizes, Table, Tables, clock,
+        Deployment, Direction, HashKeys, KernelError, Mapped, NodeLock, Origin, PROXY_TALLY, Sizes,
+        Table, Tables, clock,
     },
     labels::Labels,
     monitor::lines::Line,
@@ -77,7 +78,7 @@ use crate::{
     },
     routes::{Event, NextHop, Router, RoutesError},
     succession::{Ancestor, SuccessionError},
-    tally::Tally,
+    tally::{Tally, WORDS},
 };
 
 #[derive(Clone, Debug)]
@@ -308,13 +309,17 @@ impl Controller {
         });
         // Before anything is opened: a configuration that does not compile changes nothing.
         let draft = Estate::compile(config, &options.node, Labels::default(), 1)?;
+        // Outlives this process, and is read without it.
+        let words = u32::try_from(WORDS).unwrap_or(u32::MAX);
+        let words = task::block_in_place(|| Mapped::adopt(&options.node, PROXY_TALLY, words))?;
+        let tally = Tally::new(Arc::new(words));
         let (mut proxying, proxy) = Proxying::new(
             &options.node,
             &directory,
             memory.wishes.clone(),
             inherited.tickets,
             inherited.sockets,
-            Tally::private(),
+            tally,
         );
         let proxy_draft = proxying
             .draft(&draft.config, draft.sites.clone())
@@ -361,6 +366,7 @@ impl Controller {
             generation: estate.ruleset.generation,
             interfaces: Vec::new(),
             services: balancing.services(),
+            certificates: Vec::new(),
         };
         let mut controller = Self {
             monitoring: Monitoring::begin(&options.node, facts, lines),
@@ -709,7 +715,8 @@ impl Controller {
             in_service: self.in_service,
             generation: self.estate.ruleset.generation,
             interfaces: self.interfaces(),
-            services: self.balancing.services(),
+            services: self.services(),
+            certificates: self.proxying.certificates(),
         });
     }
 

@@ -30,7 +30,7 @@ pub use self::{
     counters::{Counters, Fill, Interface as InterfaceCounters},
     error::KernelError,
     lock::NodeLock,
-    mapped::Mapped,
+    mapped::{Mapped, PROXY_TALLY},
     pinned::{Seat, Which, detach, seat},
     table::{
         ArrayTable, CounterTable, Difference, Field, HashTable, Prefix, PrefixTable, Sum, Table,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use foobar_ebpf::verdict::Reason;
 
 use crate::{
-    admin::api::{BackendState, ServiceCounters, Snapshot},
-    config::{Alert, Metric},
+    admin::api::{BackendState, RequestRate, ServiceCounters, SiteCounters, Snapshot},
+    config::{Alert, Metric, Quantile},
 };
 
 /// `None` where there is nothing to measure: no such service here, or no rate yet.
@@ -14,10 +14,7 @@ use crate::{
 pub fn measure(alert: &Alert, snapshot: &Snapshot) -> Option<f64> {
     let of = alert.of.as_deref();
     match alert.metric {
-        Metric::Qps => {
-            sum(services(snapshot, of)
-                .map(|service| service.traffic.per_second.map(|rate| rate.qps)))
-        }
+        Metric::Qps => qps(snapshot, of),
         Metric::Drops => drops(snapshot, alert.reason.as_deref()),
         Metric::BackendsUp => backends(snapshot, of, BackendState::Up),
         Metric::BackendsDown => backends(snapshot, of, BackendState::Down),
@@ -45,11 +42,21 @@ pub fn measure(alert: &Alert, snapshot: &Snapshot) -> Option<f64> {
             count(generic.count())
         }),
         // Their sources are not in the snapshot yet.
-        Metric::CertificateExpiry
-        | Metric::ErrorRate
-        | Metric::Failover
-        | Metric::Latency(_)
-        | Metric::ReplicaLag => None,
+        Metric::Failover | Metric::ReplicaLag => None,
+        Metric::CertificateExpiry => snapshot
+            .certificates
+            .iter()
+            .filter(|certificate| of.is_none_or(|of| certificate.service == of))
+            .map(|certificate| certificate.seconds_left)
+            .reduce(f64::min),
+        Metric::ErrorRate => worst(snapshot, of, |rate| rate.error_rate),
+        Metric::Latency(quantile) => worst(snapshot, of, |rate| match quantile {
+            Quantile::P50 => rate.p50,
+            Quantile::P90 => rate.p90,
+            Quantile::P95 => rate.p95,
+            Quantile::P99 => rate.p99,
+            Quantile::P999 => rate.p999,
+        }),
     }
 }
 
@@ -61,6 +68,35 @@ fn services<'a>(
         .services
         .iter()
         .filter(move |service| of.is_none_or(|of| service.name == of))
+}
+
+/// Requests of sites; at layer 4 a query is a connection. What XDP hands to the proxy is counted by the proxy.
+fn qps(snapshot: &Snapshot, of: Option<&str>) -> Option<f64> {
+    let balanced =
+        services(snapshot, of).map(|service| service.traffic.per_second.map(|rate| rate.qps));
+    let served = sites(snapshot, of).map(|site| site.requests.per_second.map(|rate| rate.qps));
+    sum(balanced.chain(served))
+}
+
+fn sites<'a>(
+    snapshot: &'a Snapshot,
+    of: Option<&'a str>,
+) -> impl Iterator<Item = &'a SiteCounters> {
+    snapshot
+        .sites
+        .iter()
+        .filter(move |site| of.is_none_or(|of| site.name == of))
+}
+
+/// Of several sites the worst; without any answer there is nothing to measure.
+fn worst(
+    snapshot: &Snapshot,
+    of: Option<&str>,
+    value: impl Fn(&RequestRate) -> Option<f64>,
+) -> Option<f64> {
+    sites(snapshot, of)
+        .filter_map(|site| value(site.requests.per_second.as_ref()?))
+        .reduce(f64::max)
 }
 
 /// `None` when there is nothing to add.
@@ -100,6 +136,13 @@ fn backends(snapshot: &Snapshot, of: Option<&str>, wanted: BackendState) -> Opti
         for backend in &service.backends {
             if let Some(state) = backend.state {
                 states.insert((&service.name, &backend.host, backend.port), state);
+            }
+        }
+    }
+    for site in sites(snapshot, of) {
+        for backend in &site.backends {
+            if let Some(state) = backend.state {
+                states.insert((&site.name, &backend.host, backend.port), state);
             }
         }
     }

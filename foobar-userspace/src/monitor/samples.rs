@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use foobar_ebpf::verdict::Reason;
 
 use crate::admin::api::{
-    AlertLine, AlertState, BackendCounters, BackendState, ControllerState, Count, ExportLine,
-    InterfaceCounters, InterfaceStatus, MapUse, RuleCounters, ServiceCounters, Snapshot,
-    TrafficCount,
+    AlertLine, AlertState, BackendCounters, BackendState, CertificateExpiry, ControllerState,
+    Count, ExportLine, InterfaceCounters, InterfaceStatus, MapUse, RequestCount, RequestRate,
+    RuleCounters, ServiceCounters, SiteBackendCounters, SiteCounters, Snapshot, TrafficCount,
 };
 
 pub fn snapshot() -> Snapshot {
@@ -40,6 +40,22 @@ pub fn snapshot() -> Snapshot {
                 backend("web1", BackendState::Up),
                 backend("web2", BackendState::Down),
             ],
+        }],
+        sites: vec![SiteCounters {
+            name: "l7.www".to_owned(),
+            requests: requests(120),
+            backends: vec![SiteBackendCounters {
+                host: "web1".to_owned(),
+                port: 8_444,
+                weight: Some(1),
+                state: Some(BackendState::Up),
+                requests: requests(118),
+            }],
+        }],
+        certificates: vec![CertificateExpiry {
+            service: "l7.www".to_owned(),
+            path: "/etc/foobar/tls/www.pem".to_owned(),
+            seconds_left: 86_400.0,
         }],
         maps: vec![MapUse {
             name: "FLOWS_V4".to_owned(),
@@ -87,6 +103,27 @@ fn count(packets: u64) -> Count {
         packets,
         bytes: packets * 60,
         per_second: None,
+    }
+}
+
+fn requests(number: u64) -> RequestCount {
+    RequestCount {
+        counts: [
+            ("requests", number),
+            ("status_2xx", number - 3),
+            ("status_5xx", 3),
+            ("bytes_in", number * 200),
+            ("bytes_out", number * 4_000),
+        ]
+        .map(|(name, count)| (name.to_owned(), count))
+        .into(),
+        latency: vec![0, number - 1, 0, 1],
+        per_second: Some(RequestRate {
+            qps: 12.0,
+            error_rate: Some(0.025),
+            p99: Some(0.038),
+            ..RequestRate::default()
+        }),
     }
 }
 

@@ -56,8 +56,9 @@ function draw(canvas, lines) {
 }
 
 const sum = (values) => values.reduce((a, b) => a + b, 0);
-const requests = (frame) => sum((frame.sites && frame.sites.length ? frame.sites : frame.services).map((one) => one.qps));
-const out = (frame) => sum(frame.services.map((one) => one["bytes-out"])) * 8;
+const all = (frame) => (frame.sites || []).concat(frame.services);
+const requests = (frame) => sum(all(frame).map((one) => one.qps));
+const out = (frame) => sum(all(frame).map((one) => one["bytes-out"])) * 8;
 const dropped = (frame) => sum(frame.drops.map(([, rate]) => rate));
 
 function totals(frame) {
@@ -91,7 +92,8 @@ function balanced(kind) {
     },
     fill(panel, service) {
       panel.querySelector(".where").textContent = (service.vips || []).join("  ");
-      const extra = service.p99 ? `p99 ${Math.round(service.p99 * 1000)} ms  ` : "";
+      const errors = service["error-rate"] ? `5xx ${(service["error-rate"] * 100).toFixed(1)} %  ` : "";
+      const extra = errors + (service.p99 ? `p50 ${Math.round(service.p50 * 1000)} ms  p99 ${Math.round(service.p99 * 1000)} ms  ` : "");
       panel.querySelector(".big").replaceChildren(make("small", "", extra), short(service.qps), make("small", "", " qps"));
       const past = (name) => frames.map((frame) => {
         const then = (frame[kind] || []).find((one) => one.name === service.name);
@@ -105,7 +107,7 @@ function balanced(kind) {
         make("td", "", make("span", "swatch s" + index % 8), backend.name),
         make("td", backend.state || "unknown", backend.state || "?"),
         make("td", "", backend.weight === null || backend.weight === undefined ? "-" : String(backend.weight)),
-        make("td", "", backend.p99 !== undefined && backend.p99 !== null ? `${Math.round(backend.p99 * 1000)} ms` : short(backend["bytes-out"] * 8) + "b"),
+        make("td", "", kind !== "sites" ? short(backend["bytes-out"] * 8) + "b" : backend.p99 ? `${Math.round(backend.p99 * 1000)} ms` : "-"),
         make("td", "", short(backend.qps)))));
     },
   };
@@ -160,7 +162,7 @@ function alerts(frame) {
 }
 
 function state(frame, firing) {
-  const down = frame.services.flatMap((service) => service.backends).filter((backend) => backend.state === "down").length;
+  const down = all(frame).flatMap((service) => service.backends).filter((backend) => backend.state === "down").length;
   const failed = frame.controller && frame.controller["reload-failed"];
   const worst = firing || failed ? "bad" : down ? "doubt" : "good";
   const words = [firing && `${firing} alert${firing > 1 ? "s" : ""} firing`, down && `${down} backend${down > 1 ? "s" : ""} down`, failed && "last reload failed"].filter(Boolean);
