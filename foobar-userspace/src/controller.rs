@@ -1,5 +1,6 @@
 //! The loop: observations in, desired state out, differences applied.
 
+mod access;
 pub mod apply;
 mod balancing;
 pub mod checks;
@@ -62,7 +63,7 @@ use crate::{
         api::{Apply, Maps, Packet, Refusal, Reloaded, Request, Response},
     },
     balancer::Ring,
-    config::{self, Diagnostics},
+    config::{self, Diagnostics, LogTo},
     explain,
     kernel::{
         Deployment, Direction, HashKeys, KernelError, Mapped, NodeLock, Origin, PROXY_TALLY, Sizes,
@@ -313,6 +314,10 @@ impl Controller {
         let words = u32::try_from(WORDS).unwrap_or(u32::MAX);
         let words = task::block_in_place(|| Mapped::adopt(&options.node, PROXY_TALLY, words))?;
         let tally = Tally::new(Arc::new(words));
+        // Nothing is noted of a request where nobody wants it.
+        let is_logged = draft.config.log.access.file.to != LogTo::Nowhere;
+        let (access, records) = mpsc::channel(ACCESS_RECORDS);
+        let access = is_logged.then_some(access);
         let (mut proxying, proxy) = Proxying::new(
             &options.node,
             &directory,
@@ -320,6 +325,7 @@ impl Controller {
             inherited.tickets,
             inherited.sockets,
             tally,
+            access,
         );
         let proxy_draft = proxying
             .draft(&draft.config, draft.sites.clone())
@@ -369,7 +375,7 @@ impl Controller {
             certificates: Vec::new(),
         };
         let mut controller = Self {
-            monitoring: Monitoring::begin(&options.node, facts, lines),
+            monitoring: Monitoring::begin(&options.node, facts, records, lines),
             started_at,
             config,
             keys,
@@ -1249,6 +1255,8 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// Beyond these, requests are served and not logged.
+const ACCESS_RECORDS: usize = 8_192;
 /// Log lines that one who reads too slowly may be behind.
 pub const LINES: usize = 8_192;
 const TICK: Duration = Duration::from_millis(500);

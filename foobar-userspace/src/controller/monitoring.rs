@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    chain, exports,
+    access, chain, exports,
     facts::{Facts, unix},
     logs, pages,
     samples::Samples,
@@ -26,6 +26,7 @@ use crate::{
         notice::Notice,
         watch::{Now, Watch, rehearsal},
     },
+    proxy::AccessRecord,
 };
 
 #[derive(Debug)]
@@ -40,7 +41,12 @@ pub struct Monitoring {
 }
 
 impl Monitoring {
-    pub fn begin(node: &str, facts: Facts, lines: &broadcast::Sender<Arc<Line>>) -> Self {
+    pub fn begin(
+        node: &str,
+        facts: Facts,
+        records: mpsc::Receiver<AccessRecord>,
+        lines: &broadcast::Sender<Arc<Line>>,
+    ) -> Self {
         let started = Instant::now();
         let (facts, known) = watch::channel(Arc::new(facts));
         let samples = Samples::new(node.to_owned(), known.clone());
@@ -69,6 +75,7 @@ impl Monitoring {
             courier,
             lines.clone(),
         ));
+        tasks.spawn(access::run(records, known.clone(), lines.clone()));
         tasks.spawn(pages::run(node.to_owned(), known.clone(), newest));
         tasks.spawn(logs::run(node.to_owned(), known, lines.subscribe()));
         Self {
