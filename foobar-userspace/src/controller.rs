@@ -373,6 +373,7 @@ impl Controller {
             interfaces: Vec::new(),
             services: balancing.services(),
             certificates: Vec::new(),
+            clusters: Vec::new(),
         };
         let mut controller = Self {
             monitoring: Monitoring::begin(&options.node, facts, records, lines),
@@ -723,6 +724,7 @@ impl Controller {
             interfaces: self.interfaces(),
             services: self.services(),
             certificates: self.proxying.certificates(),
+            clusters: Vec::new(),
         });
     }
 

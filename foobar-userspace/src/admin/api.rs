@@ -6,7 +6,10 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::balancer::health::{BackendState, BackendWish};
+pub use crate::{
+    balancer::health::{BackendState, BackendWish},
+    mysql::status::{ClusterStatus, LackStatus, MemberStatus},
+};
 
 /// What the controller is asked; one variant per route.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -198,6 +201,9 @@ pub struct Snapshot {
     pub interfaces: Vec<InterfaceCounters>,
     pub rules: Vec<RuleCounters>,
     pub services: Vec<ServiceCounters>,
+    /// Database clusters; none when read from the maps alone.
+    #[serde(default)]
+    pub clusters: Vec<ClusterStatus>,
     /// What the proxy serves.
     #[serde(default)]
     pub sites: Vec<SiteCounters>,

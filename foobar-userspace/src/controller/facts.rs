@@ -7,8 +7,8 @@ use std::{
 
 use crate::{
     admin::api::{
-        CertificateExpiry, CertificateLine, ControllerState, InterfaceStatus, ServiceStatus,
-        Snapshot,
+        CertificateExpiry, CertificateLine, ClusterStatus, ControllerState, InterfaceStatus,
+        ServiceStatus, Snapshot,
     },
     config::Config,
 };
@@ -25,6 +25,7 @@ pub struct Facts {
     pub interfaces: Vec<InterfaceStatus>,
     pub services: Vec<ServiceStatus>,
     pub certificates: Vec<CertificateLine>,
+    pub clusters: Vec<ClusterStatus>,
 }
 
 impl Facts {
@@ -40,6 +41,7 @@ impl Facts {
             generation: self.generation,
             interfaces: self.interfaces.clone(),
         });
+        snapshot.clusters.clone_from(&self.clusters);
         snapshot.certificates = self
             .certificates
             .iter()

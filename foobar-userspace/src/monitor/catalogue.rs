@@ -2,6 +2,7 @@
 //!
 //! Labels come from the configuration alone: no client address, path or port from the wire becomes a series.
 
+mod clusters;
 mod sites;
 
 use std::borrow::Cow;
@@ -94,6 +95,8 @@ pub fn families(snapshot: &Snapshot) -> Vec<Family<'_>> {
     families.extend(sites::of_sites(snapshot));
     families.extend(sites::of_backends(snapshot));
     families.extend(sites::certificates(snapshot));
+    families.extend(clusters::of_clusters(snapshot));
+    families.extend(clusters::of_members(snapshot));
     families.extend(maps(snapshot));
     families.extend(alerts(snapshot));
     families.extend(exports(snapshot));

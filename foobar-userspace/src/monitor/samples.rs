@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use foobar_ebpf::verdict::Reason;
 
+use crate::mysql::status::{ClusterStatus, MemberStatus};
+
 use crate::admin::api::{
     AlertLine, AlertState, BackendCounters, BackendState, CertificateExpiry, ControllerState,
     Count, ExportLine, InterfaceCounters, InterfaceStatus, MapUse, RequestCount, RequestRate,
@@ -51,6 +53,19 @@ pub fn snapshot() -> Snapshot {
                 state: Some(BackendState::Up),
                 requests: requests(118),
             }],
+        }],
+        clusters: vec![ClusterStatus {
+            name: "mysql.app".to_owned(),
+            mode: "promote".to_owned(),
+            writer: Some("web1".to_owned()),
+            armed: true,
+            failovers: 2,
+            members: vec![
+                member("web1", "primary", None),
+                member("web2", "replica", Some(0.2)),
+                member("web3", "replica", Some(2.5)),
+            ],
+            ..ClusterStatus::default()
         }],
         certificates: vec![CertificateExpiry {
             service: "l7.www".to_owned(),
@@ -103,6 +118,20 @@ fn count(packets: u64) -> Count {
         packets,
         bytes: packets * 60,
         per_second: None,
+    }
+}
+
+fn member(host: &str, role: &str, lag_seconds: Option<f64>) -> MemberStatus {
+    MemberStatus {
+        host: host.to_owned(),
+        port: 3_306,
+        role: role.to_owned(),
+        state: "up".to_owned(),
+        writes: "no".to_owned(),
+        reads: "yes".to_owned(),
+        lag_seconds,
+        qps: Some(40.0),
+        ..MemberStatus::default()
     }
 }
 

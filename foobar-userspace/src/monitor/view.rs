@@ -8,6 +8,7 @@ use super::measure::is_drop;
 use crate::admin::api::{
     AlertLine, BackendState, ControllerState, ExportLine, ServiceCounters, SiteCounters, Snapshot,
 };
+use crate::mysql::status::ClusterStatus;
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -16,6 +17,7 @@ pub struct View<'a> {
     pub controller: Option<&'a ControllerState>,
     pub services: Vec<ServiceView<'a>>,
     pub sites: Vec<SiteView<'a>>,
+    pub clusters: &'a [ClusterStatus],
     /// Packets a second by reason, the most first.
     pub drops: Vec<(&'a str, f64)>,
     pub interfaces: Vec<InterfaceView<'a>>,
@@ -102,6 +104,7 @@ pub fn view(snapshot: &Snapshot) -> View<'_> {
         controller: snapshot.controller.as_ref(),
         services: services(&snapshot.services),
         sites: snapshot.sites.iter().map(site).collect(),
+        clusters: &snapshot.clusters,
         drops: drops(snapshot),
         interfaces: interfaces(snapshot),
         rules: rules(snapshot),

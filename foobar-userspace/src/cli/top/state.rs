@@ -100,7 +100,7 @@ impl Panel {
             Self::Backends => ["BACKEND", "STATE", "QPS", "IN|P99", "OUT/s", "TOTAL"],
             Self::Rules => ["RULE", "", "PKTS/s", "BYTES/s", "BYTES", "PKTS"],
             Self::Drops => ["DROP REASON", "", "PKTS/s", "BYTES/s", "BYTES", "PKTS"],
-            Self::Mysql => ["MEMBER", "ROLE", "LAG", "", "", ""],
+            Self::Mysql => ["MEMBER", "ROLE", "QPS", "LAG", "READS", "WRITES"],
         }
     }
 }
@@ -198,7 +198,7 @@ fn rows(snapshot: &Snapshot, panel: Panel) -> Vec<Row> {
         Panel::Backends => backends(snapshot),
         Panel::Rules => rules(snapshot),
         Panel::Drops => drops(snapshot),
-        Panel::Mysql => Vec::new(),
+        Panel::Mysql => members(snapshot),
     }
 }
 
@@ -353,6 +353,33 @@ fn drops(snapshot: &Snapshot) -> Vec<Row> {
         }
     }
     rows
+}
+
+fn members(snapshot: &Snapshot) -> Vec<Row> {
+    snapshot
+        .clusters
+        .iter()
+        .flat_map(|cluster| {
+            cluster.members.iter().map(|member| Row {
+                name: format!("{} {}:{}", cluster.name, member.host, member.port),
+                state: Some(match member.state.as_str() {
+                    "up" => RowState::Good,
+                    "gone" => RowState::Bad,
+                    _ => RowState::Doubtful,
+                }),
+                rate: member.qps,
+                total: 0,
+                cells: vec![
+                    member.role.clone(),
+                    member
+                        .lag_seconds
+                        .map_or_else(|| "-".to_owned(), |lag| format!("{lag:.1}s")),
+                    member.reads.clone(),
+                    member.writes.clone(),
+                ],
+            })
+        })
+        .collect()
 }
 
 fn counted(name: String, count: &foobar::admin::api::Count) -> Row {

@@ -113,14 +113,21 @@ function balanced(kind) {
   };
 }
 
+// The one that takes the writes first, its replicas behind it.
 function clusters(frame) {
-  const build = (cluster) => make("article", "", make("header", "", make("h3", "", "mysql." + cluster.name), make("span", "where")), make("div", "members"));
+  const build = () => make("article", "", make("header", "", make("h3"), make("span", "where"), make("span", "big")), make("div", "members"), make("p", "none"));
   panels($("clusters"), frame.clusters || [], (one) => one.name, build, (panel, cluster) => {
-    panel.querySelector(".where").textContent = cluster.state || "";
-    panel.querySelector(".members").replaceChildren(...cluster.members.map((member) => {
-      const lag = member.lag === null || member.lag === undefined ? "" : ` · lag ${member.lag.toFixed(1)} s`;
-      const kind = member.role === "primary" ? "primary" : member.state === "ok" ? "" : member.state === "lost" ? "lost" : "doubtful";
-      return make("div", "member " + kind, make("b", "", member.name), `${member.role}${lag} `, make("small", "", member.detail || ""));
+    panel.querySelector("h3").textContent = cluster.name;
+    const automatic = cluster.mode === "promote" ? (cluster.armed ? "promote, armed" : "promote, not armed") : cluster.mode;
+    panel.querySelector(".where").textContent = `write ${cluster.write.join(" ")}  read ${cluster.read.join(" ")}  ${automatic}`;
+    panel.querySelector(".big").replaceChildren(cluster.writer || "no writer", make("small", "", " writes"));
+    panel.querySelector("p").textContent = [cluster.operation, cluster.paused, ...cluster.alarms].filter(Boolean).join("; ");
+    const first = (member) => member.host === cluster.writer ? 0 : member.role === "primary" ? 1 : 2;
+    panel.querySelector(".members").replaceChildren(...[...cluster.members].sort((a, b) => first(a) - first(b)).map((member) => {
+      const lag = member["lag-seconds"];
+      const kind = member.state === "gone" ? "lost" : member.state !== "up" || member.errant ? "doubtful" : member.role === "primary" ? "primary" : "";
+      const facts = [lag === null || lag === undefined ? "" : `lag ${lag.toFixed(1)} s`, member.qps ? short(member.qps) + " qps" : "", member.reads === "no" ? "no reads" : ""].filter(Boolean).join(" · ");
+      return make("div", "member " + kind, make("b", "", `${member.host}:${member.port}`), `${member.role} ${facts} `, make("small", "", member.reason || member.detail || ""));
     }));
   });
 }
