@@ -120,7 +120,9 @@ fn is_bpf_bin(path: &str) -> bool {
     })
 }
 
-const PURE: [&str; 4] = ["config", "firewall", "balancer", "labels"];
+const PURE: [&str; 8] = [
+    "balancer", "config", "firewall", "http", "labels", "monitor", "steering", "tally",
+];
 
 const OUTSIDE_WORLD: &[&[&str]] = &[
     &["aya"],
@@ -157,17 +159,14 @@ mod tests {
             path: path.to_owned(),
             text: text.to_owned(),
         };
-        let mut files: Vec<File> = [
-            "foobar-ebpf/src/abi.rs",
-            "foobar-userspace/src/admin.rs",
-            "foobar-userspace/src/config.rs",
-            "foobar-userspace/src/kernel.rs",
-            "foobar-userspace/src/names.rs",
-            "foobar-userspace/src/probe.rs",
-            "foobar-userspace/src/routes.rs",
-        ]
-        .map(|path| file(path, "fn main() {}"))
-        .into();
+        let edges = EDGES.map(|(edge, _)| format!("foobar-userspace/src/{edge}.rs"));
+        let others = ["foobar-ebpf/src/abi.rs", "foobar-userspace/src/config.rs"];
+        let mut files: Vec<File> = edges
+            .iter()
+            .map(String::as_str)
+            .chain(others)
+            .map(|path| file(path, "fn main() {}"))
+            .collect();
         files.push(file(path, text));
         files
     }
