@@ -14,3 +14,5 @@ pub mod watch;
 
 #[cfg(test)]
 pub mod samples;
+
+pub use crate::admin::api::Snapshot;
