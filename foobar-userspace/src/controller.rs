@@ -4,6 +4,7 @@ mod access;
 pub mod apply;
 mod balancing;
 pub mod checks;
+mod drops;
 mod estate;
 mod exports;
 mod facts;
@@ -37,7 +38,7 @@ use std::{
 use ipnet::IpNet;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{broadcast, mpsc},
+    sync::mpsc,
     task, time,
 };
 
@@ -59,7 +60,7 @@ use self::{
 };
 use crate::{
     admin::{
-        Door, Question,
+        Door, Feeds, Question,
         api::{Apply, Maps, Packet, Refusal, Reloaded, Request, Response},
     },
     balancer::Ring,
@@ -70,7 +71,6 @@ use crate::{
         Table, Tables, clock,
     },
     labels::Labels,
-    monitor::lines::Line,
     proxy::{
         Report,
         material::{Material, TicketBook},
@@ -133,11 +133,11 @@ impl RunError {
 /// When it cannot start. Once it runs, failures are logged, told by `status`, and tried again.
 pub async fn run(options: Options, questions: mpsc::Receiver<Question>) -> Result<(), RunError> {
     let lock = NodeLock::take(&options.node)?;
-    run_with(options, lock.into(), questions, broadcast::channel(LINES).0).await
+    run_with(options, lock.into(), questions, Feeds::new(LINES)).await
 }
 
 /// [`run`], for one who had to lock the node earlier, as before taking over its socket or another process's work; log
-/// lines come and go by `lines`.
+/// lines come and go by `feeds`.
 ///
 /// # Errors
 /// As [`run`].
@@ -145,7 +145,7 @@ pub async fn run_with(
     options: Options,
     possession: Possession,
     questions: mpsc::Receiver<Question>,
-    lines: broadcast::Sender<Arc<Line>>,
+    feeds: Feeds,
 ) -> Result<(), RunError> {
     // Before anything is attached: a signal during the start is then heard after it.
     let signals = Signals::listen().map_err(RunError::Signals)?;
@@ -155,7 +155,7 @@ pub async fn run_with(
         tickets: possession.tickets,
     };
     let (mut controller, inbox) =
-        Controller::start(options, possession.lock, inherited, possession.door, &lines).await?;
+        Controller::start(options, possession.lock, inherited, possession.door, &feeds).await?;
     if let Some(ancestor) = ancestor {
         controller.lock.own()?;
         // It may have given up waiting and serves on; then the lock told this process nothing, and it ends.
@@ -289,7 +289,7 @@ impl Controller {
         lock: NodeLock,
         inherited: Inherited,
         door: Option<Door>,
-        lines: &broadcast::Sender<Arc<Line>>,
+        feeds: &Feeds,
     ) -> Result<(Self, Inbox), RunError> {
         let config = config::load(&options.config)?;
         let directory = options
@@ -376,7 +376,7 @@ impl Controller {
             clusters: Vec::new(),
         };
         let mut controller = Self {
-            monitoring: Monitoring::begin(&options.node, facts, records, lines),
+            monitoring: Monitoring::begin(&options.node, facts, records, feeds),
             started_at,
             config,
             keys,

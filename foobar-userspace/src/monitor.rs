@@ -2,6 +2,7 @@
 
 pub mod alert;
 pub mod catalogue;
+pub mod drops;
 pub mod exposition;
 pub mod lines;
 pub mod measure;

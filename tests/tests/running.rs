@@ -41,7 +41,6 @@ impl Machine {
             files,
             controller: None,
         };
-        machine.clean();
         run(
             "ip",
             &[
@@ -66,14 +65,15 @@ impl Machine {
             run("install", &["-d", "-o", "nobody", "-m", "0750", place]);
             fs::set_permissions(place, fs::Permissions::from_mode(0o755)).expect("readable");
         }
+        let _ = fs::remove_file("/run/foobar/edge1.lock");
         fs::set_permissions("/sys/fs/bpf", fs::Permissions::from_mode(0o711)).expect("passable");
         machine
     }
 
     fn clean(&self) {
-        for arguments in [&["detach", "--all", "--node", "edge1"][..]] {
-            let _ = Command::new(&self.foobar).args(arguments).output();
-        }
+        let _ = Command::new(&self.foobar)
+            .args(["detach", "--all", "--node", "edge1"])
+            .output();
         let _ = Command::new("ip").args(["link", "del", "fbu0"]).output();
     }
 

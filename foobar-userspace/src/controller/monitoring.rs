@@ -6,23 +6,22 @@ use std::{
 };
 
 use tokio::{
-    sync::{broadcast, mpsc, watch},
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
     time,
 };
 
 use super::{
-    access, chain, exports,
+    access, chain, drops, exports,
     facts::{Facts, unix},
     logs, pages,
     samples::Samples,
     tellers,
 };
 use crate::{
-    admin::api::Snapshot,
+    admin::{Feeds, api::Snapshot},
     courier::Courier,
     monitor::{
-        lines::Line,
         notice::Notice,
         watch::{Now, Watch, rehearsal},
     },
@@ -45,8 +44,9 @@ impl Monitoring {
         node: &str,
         facts: Facts,
         records: mpsc::Receiver<AccessRecord>,
-        lines: &broadcast::Sender<Arc<Line>>,
+        feeds: &Feeds,
     ) -> Self {
+        let lines = &feeds.lines;
         let started = Instant::now();
         let (facts, known) = watch::channel(Arc::new(facts));
         let samples = Samples::new(node.to_owned(), known.clone());
@@ -76,6 +76,12 @@ impl Monitoring {
             lines.clone(),
         ));
         tasks.spawn(access::run(records, known.clone(), lines.clone()));
+        tasks.spawn(drops::run(
+            node.to_owned(),
+            known.clone(),
+            lines.clone(),
+            feeds.drops.clone(),
+        ));
         tasks.spawn(pages::run(node.to_owned(), known.clone(), newest));
         tasks.spawn(logs::run(node.to_owned(), known, lines.subscribe()));
         Self {
