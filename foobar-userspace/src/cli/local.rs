@@ -127,7 +127,9 @@ fn log(verbose: u8) {
         1 => "debug",
         _ => "trace",
     };
-    let filter = EnvFilter::try_from_env("FOOBAR_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // A kernel newer than the netlink crate is nothing to be warned of twice a second.
+    let usual = format!("{level},netlink_packet_route=error");
+    let filter = EnvFilter::try_from_env("FOOBAR_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
