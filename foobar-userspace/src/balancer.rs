@@ -7,6 +7,6 @@ pub mod ring;
 
 pub use self::{
     health::{Availability, Health, Observed, availabilities},
-    plan::{Plan, PlanError, PlannedBackend, PlannedVip, plan},
+    plan::{Plan, PlanError, PlannedBackend, PlannedVip, is_of_a_cluster, plan},
     ring::{Member, Ring, VipRing},
 };

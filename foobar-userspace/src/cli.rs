@@ -8,6 +8,7 @@ mod failure;
 mod local;
 mod log;
 mod manual;
+mod mysql;
 mod output;
 mod stats;
 mod tls;
@@ -110,6 +111,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Command::Set { what } => show(arguments, ask(arguments, &set_request(what))?),
         Command::Service { what } => service(arguments, what),
         Command::Backend { what } => backend(arguments, what),
+        Command::Mysql { cluster, what } => mysql::run(arguments, cluster.as_deref(), what),
         Command::Top => top::run(arguments),
         Command::Drops {
             follow: _,
@@ -459,6 +461,7 @@ fn show(arguments: &Arguments, response: Response) -> Result<(), Failure> {
             answers::explanation(&explanation)
         }),
         Response::ConfigText(text) => say(&text),
+        Response::Clusters(clusters) => mysql::show(output, &clusters),
     }
 }
 

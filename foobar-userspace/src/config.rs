@@ -7,6 +7,7 @@ mod grammar;
 mod l7;
 mod meaning;
 mod monitor;
+mod mysql;
 mod names;
 mod nearest;
 mod places;
@@ -38,6 +39,10 @@ pub use self::{
     monitor::{
         AccessFormat, AccessLog, Alert, DropLog, Listen, Log, LogFile, LogTo, Metric, Monitor,
         Notify, NotifyBy, Otlp, Quantile, Severity, Side, Signals, SumoLogic, Threshold,
+    },
+    mysql::{
+        Account, EndpointRole, Fallback, MysqlCheck, MysqlMember, MysqlMode, MysqlService,
+        OnWriteStall, RejoinWish,
     },
     quantity::{Quantity, Unit},
     schema::schema,
@@ -96,6 +101,8 @@ pub struct Config {
     /// L7 services by name (`www` for `[l7.www]`).
     pub l7: BTreeMap<String, L7Service>,
     pub proxy: Proxy,
+    /// Database clusters by name (`app` for `[mysql.app]`).
+    pub mysql: BTreeMap<String, MysqlService>,
     pub monitor: Monitor,
     /// In the order of the file.
     pub alerts: Vec<Alert>,

@@ -4,6 +4,7 @@ mod access;
 pub mod apply;
 mod balancing;
 pub mod checks;
+mod clusters;
 mod drops;
 mod estate;
 mod exports;
@@ -46,6 +47,7 @@ use self::{
     apply::{Desired, apply, apply_sets, set_backend, set_ring},
     balancing::Balancing,
     checks::{Checks, Observation},
+    clusters::{Clusters, Steered},
     estate::{Estate, EstateError},
     facts::Facts,
     members::{Members, Now},
@@ -246,6 +248,7 @@ struct Inherited {
 struct Inbox {
     observations: mpsc::Receiver<Observation<u32>>,
     events: mpsc::Receiver<Event>,
+    steered: mpsc::Receiver<Steered>,
     proxy: ProxyInbox,
 }
 
@@ -269,6 +272,7 @@ struct Controller {
     swept: BTreeMap<u32, u32>,
     in_service: bool,
     checks: Checks<u32>,
+    clusters: Clusters,
     proxying: Proxying,
     router: Router,
     hops: BTreeMap<IpAddr, NextHop>,
@@ -336,6 +340,7 @@ impl Controller {
         let labels = Labels::restore(deployment.tables().labels.contents()?);
         let estate = Estate::compile(draft.config, &options.node, labels, 1)?;
         let (router, events) = Router::start().await?;
+        let (clusters, steered) = Clusters::new(options.node.clone(), directory.clone());
         let (checks, observations) =
             Checks::new(Arc::new(|_, check, address| probe(check, address)));
         let proxy_draft = proxying
@@ -394,6 +399,7 @@ impl Controller {
             balancing,
             members,
             checks,
+            clusters,
             proxying,
             router,
             troubles,
@@ -405,6 +411,7 @@ impl Controller {
         let mut inbox = Inbox {
             observations,
             events,
+            steered,
             proxy,
         };
         controller.aim();
@@ -434,6 +441,7 @@ impl Controller {
                 () = &mut patience => return,
                 Some(event) = inbox.events.recv() => self.learn(event),
                 Some(observation) = inbox.observations.recv() => self.observe(observation),
+                Some(steered) = inbox.steered.recv() => self.follow_roles(&steered),
                 Some(observation) = inbox.proxy.observations.recv() => {
                     self.proxying.observe(observation);
                 }
@@ -525,6 +533,9 @@ impl Controller {
                 Some(observation) = inbox.observations.recv() => {
                     task::block_in_place(|| self.observe(observation));
                 }
+                Some(steered) = inbox.steered.recv() => {
+                    task::block_in_place(|| self.follow_roles(&steered));
+                }
                 Some(observation) = inbox.proxy.observations.recv() => {
                     self.proxying.observe(observation);
                 }
@@ -560,8 +571,8 @@ impl Controller {
             rings: balancing.rings(),
             vips_v4: estate.plan.vips_v4.clone(),
             vips_v6: estate.plan.vips_v6.clone(),
-            returns_v4: estate.plan.returns_v4.clone(),
-            returns_v6: estate.plan.returns_v6.clone(),
+            returns_v4: balancing.returns_v4(),
+            returns_v6: balancing.returns_v6(),
             sets: members.tables(),
         }
     }
@@ -569,6 +580,9 @@ impl Controller {
     /// Points the checks and the router at the backends as they are now.
     fn aim(&mut self) {
         self.checks.aim(self.balancing.aims());
+        self.clusters.aim(self.estate.clusters(), |endpoint| {
+            self.balancing.has_slots(endpoint)
+        });
         let wanted = self.wanted.keys().copied();
         let targets: BTreeSet<IpAddr> =
             self.balancing.targets().into_iter().chain(wanted).collect();
@@ -579,6 +593,18 @@ impl Controller {
         if self.balancing.observe(observation, Instant::now()) {
             self.bring_balancing();
             self.tell_monitoring();
+        }
+    }
+
+    /// Leads a cluster's addresses to whom its roles say, and acknowledges it.
+    fn follow_roles(&mut self, steered: &Steered) {
+        let now = Instant::now();
+        let mut changed = false;
+        for (endpoint, shares) in &steered.endpoints {
+            changed |= self.balancing.impose(endpoint, shares, now);
+        }
+        if changed {
+            self.bring_balancing();
         }
     }
 
@@ -609,6 +635,7 @@ impl Controller {
         }
         self.desired.backends = backends;
         self.end_lost_sessions();
+        self.write_returns()?;
         let tables = self.deployment.tables_mut();
         for (vip, ring) in &rings {
             if self.desired.rings.get(vip) != Some(ring) {
@@ -616,6 +643,25 @@ impl Controller {
             }
         }
         self.desired.rings = rings;
+        Ok(())
+    }
+
+    /// Only members of clusters change their way back while they run, and only from one address of theirs to the other.
+    fn write_returns(&mut self) -> Result<(), KernelError> {
+        let tables = self.deployment.tables_mut();
+        let (v4, v6) = (self.balancing.returns_v4(), self.balancing.returns_v6());
+        for (key, back) in &v4 {
+            if self.desired.returns_v4.get(key) != Some(back) {
+                tables.returns_v4.insert(*key, *back)?;
+            }
+        }
+        for (key, back) in &v6 {
+            if self.desired.returns_v6.get(key) != Some(back) {
+                tables.returns_v6.insert(*key, *back)?;
+            }
+        }
+        self.desired.returns_v4 = v4;
+        self.desired.returns_v6 = v6;
         Ok(())
     }
 
@@ -724,7 +770,7 @@ impl Controller {
             interfaces: self.interfaces(),
             services: self.services(),
             certificates: self.proxying.certificates(),
-            clusters: Vec::new(),
+            clusters: self.clusters.status(),
         });
     }
 
@@ -1040,6 +1086,11 @@ impl Controller {
             });
             return;
         }
+        if let Request::Mysql { cluster, command } = question.request {
+            self.clusters
+                .command(cluster.as_deref(), command, question.answer);
+            return;
+        }
         if let Request::Upgrade = question.request {
             // The answer comes when the other process serves, or does not.
             let answer = question.answer;
@@ -1112,6 +1163,7 @@ impl Controller {
                 Ok(Response::Done { message })
             }
             Request::Explain(packet) => self.explain(&packet),
+            Request::Mysql { .. } => Ok(Response::Clusters(self.clusters.status())),
             Request::Certificates => Ok(Response::Certificates(self.proxying.certificates())),
             Request::TlsReload => self.refresh_tls(),
             Request::Upgrade => Err(Refusal::Failed {

@@ -286,13 +286,23 @@ pub fn site_backend(service: &str, host: &str, port: u16) -> String {
 /// `l4.plain 203.0.113.10:8080`
 #[must_use]
 pub fn vip(service: &str, address: SocketAddr) -> String {
-    format!("l4.{service} {address}")
+    format!("{} {address}", self::service(service))
+}
+
+/// `l4.plain`; an endpoint of a cluster is `mysql.app.write` already.
+#[must_use]
+pub fn service(name: &str) -> String {
+    if name.starts_with("mysql.") {
+        name.to_owned()
+    } else {
+        format!("l4.{name}")
+    }
 }
 
 /// `l4.plain web1:80 10.0.0.11`
 #[must_use]
 pub fn backend(service: &str, host: &str, port: u16, address: IpAddr) -> String {
-    format!("l4.{service} {host}:{port} {address}")
+    format!("{} {host}:{port} {address}", self::service(service))
 }
 
 /// `wan eth0`

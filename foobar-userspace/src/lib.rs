@@ -7,6 +7,7 @@ pub mod balancer;
 pub mod config;
 pub mod controller;
 pub mod courier;
+pub mod database;
 pub mod doctor;
 pub mod explain;
 pub mod firewall;

@@ -138,6 +138,7 @@ pub fn snapshot(node: &str, counters: &Counters) -> Snapshot {
         source: "maps".to_owned(),
         interfaces: counters.interfaces.iter().map(interface).collect(),
         rules: counters.rules.iter().map(rule).collect(),
+        clusters: Vec::new(),
         services: services(counters),
         ..Snapshot::default()
     }

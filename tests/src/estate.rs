@@ -15,7 +15,7 @@ use std::{
 
 use foobar::admin::api::Maps;
 
-use crate::{Lab, Options, in_namespace};
+use crate::{Lab, Options, databases::Databases, in_namespace};
 
 pub const SERVICE: &str = "http://203.0.113.10:8080";
 pub const SERVICE6: &str = "http://[2001:db8::10]:8080";
@@ -38,6 +38,7 @@ impl Estate {
         let options = Options {
             config: root.join("config/foobar.toml"),
             foobar: Some(foobar.clone()),
+            databases: Databases::default(),
         };
         let lab = Lab::up(&options, &mut |_| {}).unwrap_or_else(|error| panic!("{error:#}"));
         Self {

@@ -1,14 +1,20 @@
 //! The lab: the estate of `config/foobar.toml` in network namespaces, with real servers.
 //!
 //! `client` is the internet: clients, a router, the name server of foobar.com. `lb1` has a leg there (`eth0`) and one in
-//! the servers' network (`eth1`), a bridge in `foobar-lan`; `web1` to `web3` run nginx in front of gunicorn. MariaDB joins
-//! with the MySQL issue: its files belong into [`servers`], its start into [`Lab::up`] after the web servers.
+//! the servers' network (`eth1`), a bridge in `foobar-lan`; `web1` to `web3` run nginx in front of gunicorn, and a database
+//! each. The application has an address of its own beside each server (`app1` to `app3`), as in a container: what a
+//! balancer sends back to the machine it came from must not be that machine's own address.
 
+pub mod databases;
 pub mod estate;
+pub mod ledger;
+pub mod nemesis;
 pub mod network;
+mod passing;
 pub mod pki;
 pub mod processes;
 pub mod servers;
+pub mod trials;
 
 use std::{
     fs::{self, File},
@@ -20,9 +26,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use foobar::config::{self, Config};
+use foobar::{
+    admin::{
+        api::{ClusterStatus, MysqlCommand, Request, Response},
+        client,
+    },
+    config::{self, Config},
+};
 
-use crate::{network::Network, processes::Processes};
+use crate::{databases::Databases, network::Network, processes::Processes};
 
 /// Where the lab keeps its files while it is up.
 pub const STATE: &str = "/run/foobar-lab";
@@ -34,6 +46,7 @@ pub struct Options {
     pub config: PathBuf,
     /// The product, or a lab without it.
     pub foobar: Option<PathBuf>,
+    pub databases: Databases,
 }
 
 /// The lab as it stands on this machine; it outlives the value.
@@ -41,6 +54,7 @@ pub struct Options {
 pub struct Lab {
     pub config: Config,
     foobar: Option<PathBuf>,
+    databases: Databases,
     processes: Processes,
 }
 
@@ -59,6 +73,7 @@ impl Lab {
         let lab = Self {
             processes: Processes::new(STATE)?,
             foobar: options.foobar.clone(),
+            databases: options.databases,
             config,
         };
         match lab.build(&options.config, progress) {
@@ -76,6 +91,10 @@ impl Lab {
         Network::new(&self.config)?.create()?;
         progress("name server");
         servers::start_names(&self.config, &self.processes)?;
+        if self.databases != Databases::None {
+            progress("databases on three servers");
+        }
+        self.databases.start(&self.config, &self.processes)?;
         progress("nginx and gunicorn on three servers");
         let certificates = Path::new(STATE).join("tls");
         let names: Vec<&str> = servers::of(&self.config)
@@ -121,6 +140,10 @@ impl Lab {
                     ],
                 )
             })?;
+            if self.databases != Databases::None {
+                progress("roles of the databases");
+                self.wait_for_databases()?;
+            }
         }
         Ok(())
     }
@@ -159,7 +182,8 @@ impl Lab {
         command
             .args(["run", "--node", node, "-c"])
             .arg(Self::config_path())
-            .env("FOOBAR_STATE", Path::new(STATE).join("state"));
+            .env("FOOBAR_STATE", Path::new(STATE).join("state"))
+            .env("CREDENTIALS_DIRECTORY", databases::credentials());
         self.processes
             .spawn(&format!("foobar-{node}"), &mut command)?;
         self.wait(&format!("foobar on {node} has attached"), || {
@@ -211,6 +235,80 @@ impl Lab {
     /// When it does not start.
     pub fn start_web(&self, server: &str) -> Result<()> {
         servers::start_nginx(server, &self.processes)
+    }
+
+    /// Waits until the balancer leads writes to a primary and reads to two replicas, and would replace the primary where
+    /// that is its mode.
+    ///
+    /// # Errors
+    /// When it is not so in time.
+    pub fn wait_for_databases(&self) -> Result<()> {
+        self.wait("the databases have their roles", || {
+            self.cluster().is_some_and(|cluster| {
+                let readers = cluster
+                    .members
+                    .iter()
+                    .filter(|member| member.reads == "yes")
+                    .count();
+                let ready = cluster.mode != "promote" || cluster.armed && cluster.leads;
+                cluster.writer.is_some() && readers == 2 && ready && cluster.operation.is_none()
+            })
+        })
+    }
+
+    /// The database cluster as the balancer sees it.
+    #[must_use]
+    pub fn cluster(&self) -> Option<ClusterStatus> {
+        let socket = self.config.admin.socket_of("lb1");
+        match client::ask(
+            &socket,
+            &Request::Mysql {
+                cluster: None,
+                command: MysqlCommand::Status,
+            },
+        ) {
+            Ok(Response::Clusters(clusters)) => clusters.into_iter().next(),
+            _ => None,
+        }
+    }
+
+    /// Has the balancer do something with the database cluster.
+    ///
+    /// # Errors
+    /// What it says against it.
+    pub fn command_cluster(&self, command: MysqlCommand) -> Result<String> {
+        let socket = self.config.admin.socket_of("lb1");
+        match client::ask(
+            &socket,
+            &Request::Mysql {
+                cluster: None,
+                command,
+            },
+        )? {
+            Response::Done { message } => Ok(message),
+            other => bail!("another answer: {other:?}"),
+        }
+    }
+
+    /// Signals a server's database: `KILL`, `STOP`, `CONT`, `TERM`.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal_database(&self, server: &str, signal: i32) -> Result<()> {
+        self.processes.signal(&databases::process(server), signal)
+    }
+
+    /// Starts a server's database again after it was ended.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_database(&self, server: &str) -> Result<()> {
+        self.databases.start_again(server, &self.processes)
+    }
+
+    #[must_use]
+    pub fn is_database_running(&self, server: &str) -> bool {
+        self.processes.is_running(&databases::process(server))
     }
 
     /// Runs a command in a namespace to its end.

@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
-use foobar_lab::{Lab, Options, STATE, in_namespace, lock, processes::Processes};
+use foobar_lab::{
+    Lab, Options, STATE, databases::Databases, in_namespace, ledger, lock, processes::Processes,
+};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -33,12 +35,23 @@ enum Command {
         /// Servers and network only.
         #[arg(long)]
         without_foobar: bool,
+        /// What the servers run as databases.
+        #[arg(long, value_enum, default_value_t)]
+        databases: Databases,
     },
     /// Takes the lab down, and what a crash left of one.
     Down,
     /// Says what runs.
     Status,
-    /// Runs a command on a node: client, lb1, web1, web2, web3.
+    /// Writes by the writer address and tells every acknowledgement, in the namespace where it is started.
+    #[command(hide = true)]
+    Write {
+        #[arg(long)]
+        writers: u32,
+        #[arg(long)]
+        idle: u32,
+    },
+    /// Runs a command on a node: client, lb1, web1 to web3, app1 to app3.
     Exec {
         node: String,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
@@ -62,6 +75,7 @@ fn run() -> Result<()> {
             foobar,
             config,
             without_foobar,
+            databases,
         } => {
             let _lock = lock()?;
             let foobar = if without_foobar {
@@ -69,7 +83,11 @@ fn run() -> Result<()> {
             } else {
                 Some(product(foobar)?)
             };
-            let options = Options { config, foobar };
+            let options = Options {
+                config,
+                foobar,
+                databases,
+            };
             let mut progress = |step: &str| eprintln!("lab: {step}");
             Lab::up(&options, &mut progress)?;
             if options.foobar.is_some() {
@@ -86,6 +104,7 @@ fn run() -> Result<()> {
             Lab::down(product(None).ok().as_deref())
         }
         Command::Status => status(),
+        Command::Write { writers, idle } => ledger::write(writers, idle),
         Command::Exec { node, command } => exec(&node, &command),
     }
 }
@@ -118,7 +137,7 @@ fn status() -> Result<()> {
 fn exec(node: &str, command: &[String]) -> Result<()> {
     if !Path::new("/run/netns").join(node).exists() {
         bail!(
-            "there is no node `{node}`: the lab has client, lb1, web1, web2 and web3 once it is up"
+            "there is no node `{node}`: the lab has client, lb1, web1 to web3 and app1 to app3 once it is up"
         );
     }
     let [program, arguments @ ..] = command else {
@@ -146,7 +165,9 @@ The lab is up. Try:
   curl --cacert /run/foobar-lab/ca.pem --resolve www.foobar.com:443:203.0.113.10 https://www.foobar.com/whoami
   cargo xtask lab exec lb1 -- foobar tls list
   cargo xtask lab exec client -- curl -s http://203.0.113.10:8080/whoami
+  curl http://203.0.113.10:8080/db/write; curl http://203.0.113.10:8080/db/read
   cargo xtask lab exec lb1 -- foobar stats --from-maps
+  cargo xtask lab exec lb1 -- foobar mysql status
   cargo xtask lab exec web2 -- curl -m2 http://198.51.100.7/     # forbidden by web2's egress rules
   cargo xtask lab down
 ";

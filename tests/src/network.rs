@@ -8,17 +8,21 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use foobar::config::Config;
+use foobar::config::{Config, Host};
 
-use crate::servers;
+use crate::{passing, servers};
 
 /// The namespace of the servers' bridge.
 const LAN: &str = "foobar-lan";
+/// Where the applications have their addresses.
+const APPLICATIONS: &str = "10.0.1.0/24";
 /// The machine's own leg into the lab.
 const HOST: &str = "foobar-host";
 /// How long the kernel may take to call an address its own.
 const PATIENCE: Duration = Duration::from_secs(5);
-const NAMESPACES: [&str; 6] = ["client", "lb1", "web1", "web2", "web3", LAN];
+const NAMESPACES: [&str; 9] = [
+    "client", "lb1", "web1", "web2", "web3", "app1", "app2", "app3", LAN,
+];
 
 #[derive(Debug)]
 pub struct Network {
@@ -49,6 +53,11 @@ impl Network {
         network.inside(LAN, "ip link add br0 type bridge");
         network.inside(LAN, "ip link set br0 up");
         network.lan("lb1", "eth1");
+        // Servers reach each other through the balancer too.
+        network.inside(
+            LAN,
+            &format!("ip link set lb1 xdpdrv pinned {}", passing::PIN),
+        );
         for address in balancer.private.iter() {
             let bits = if address.is_ipv4() { 24 } else { 64 };
             network.inside(
@@ -72,6 +81,7 @@ impl Network {
             for address in balancer.private.iter() {
                 network.inside(&server.name, &format!("ip route add default via {address}"));
             }
+            network.application(server, balancer)?;
         }
         network.host();
         for router in ["client", "lb1"] {
@@ -84,6 +94,7 @@ impl Network {
     /// # Errors
     /// The command that failed, and what it said.
     pub fn create(&self) -> Result<()> {
+        passing::pin()?;
         for (namespace, line) in &self.script {
             let begun = Instant::now();
             while let Err(error) = run(namespace.as_deref(), line) {
@@ -93,7 +104,7 @@ impl Network {
                 thread::sleep(Duration::from_millis(20));
             }
         }
-        Ok(())
+        passing::unpin()
     }
 
     fn on_machine(&mut self, line: String) {
@@ -133,6 +144,40 @@ impl Network {
         self.inside(LAN, &format!("ip link set {name} master br0"));
         self.peer(LAN, name);
         self.inside(name, &format!("ip link set {device} up"));
+    }
+
+    /// The application's own network beside its server, as a container has it, and its way to the databases: over the
+    /// balancer and back over it, also where the database is on the same machine.
+    fn application(&mut self, server: &Host, balancer: &Host) -> Result<()> {
+        let (name, inside) = (&server.name, servers::application(&server.name));
+        let address = servers::application_address(&server.name)?;
+        let (Some(here), Some(back)) = (server.private.v4, balancer.private.v4) else {
+            bail!("{name} and {} need private IPv4 addresses", balancer.name);
+        };
+        self.on_machine(format!(
+            "ip link add app0 netns {name} type veth peer name eth0 netns {inside}"
+        ));
+        self.inside(name, "ip link set app0 up");
+        self.inside(
+            name,
+            &format!("ip route add {address}/32 dev app0 src {here}"),
+        );
+        for key in ["all", "app0", "eth0"] {
+            self.inside(name, &format!("sysctl -qw net.ipv4.conf.{key}.rp_filter=0"));
+        }
+        self.inside(name, "sysctl -qw net.ipv4.ip_forward=1");
+        self.inside(name, &format!("ip route add default via {back} table 100"));
+        self.inside(
+            name,
+            &format!("ip rule add from {here} to {APPLICATIONS} ipproto tcp sport 3306 lookup 100"),
+        );
+        self.inside(&inside, "ip link set eth0 up");
+        self.inside(&inside, "ethtool -K eth0 tx off");
+        self.inside(&inside, &format!("ip addr add {address}/32 dev eth0"));
+        self.inside(&inside, &format!("ip route add {here} dev eth0"));
+        self.inside(&inside, &format!("ip route add default via {here}"));
+        self.inside("lb1", &format!("ip route add {address}/32 via {here}"));
+        Ok(())
     }
 
     /// The far end of an interface that runs XDP: GRO, so that frames redirected to it arrive; no checksum offload, or

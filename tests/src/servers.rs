@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -9,17 +10,22 @@ use std::{
 use anyhow::{Context as _, Result};
 use foobar::config::{Config, Host};
 
-use crate::{STATE, in_namespace, processes::Processes};
+use crate::{STATE, databases, in_namespace, processes::Processes};
 
 /// Debian packages that the lab runs.
 pub const PACKAGES: &[&str] = &[
     "curl",
     "dnsmasq-base",
     "ethtool",
+    "galera-4",
     "gunicorn",
     "iproute2",
+    "iptables",
     "iputils-ping",
+    "mariadb-server",
     "nginx",
+    "python3-pymysql",
+    "rsync",
     "python3-grpcio",
     "python3-websockets",
     "util-linux",
@@ -74,22 +80,26 @@ pub fn start_web(server: &Host, certificates: &Path, processes: &Processes) -> R
     fs::write(home.join("static/1k"), vec![b'k'; 1024])?;
     fs::write(home.join("static/64k"), vec![b'K'; 65_536])?;
     fs::write(home.join("application.py"), APPLICATION)?;
+    let application = application_address(name)?;
     fs::write(
         home.join("nginx.conf"),
-        nginx_configuration(&home, name, certificates),
+        nginx_configuration(&home, name, certificates, application),
     )?;
     fs::write(home.join("websocket.py"), WEBSOCKET)?;
     fs::write(home.join("grpc_echo.py"), GRPC)?;
-    let mut command = in_namespace(name, "gunicorn");
+    let mut command = in_namespace(&self::application(name), "gunicorn");
     command
         .args([
             "--workers=1",
             "--threads=8",
-            "--bind=127.0.0.1:8000",
+            &format!("--bind={application}:8000"),
             "application:application",
         ])
         .current_dir(&home)
         .env("SERVER", name)
+        .env("DATABASE", BALANCER)
+        .env("DATABASE_USER", databases::APPLICATION.0)
+        .env("DATABASE_PASSWORD", databases::APPLICATION.1)
         .env("PYTHONDONTWRITEBYTECODE", "1");
     processes.spawn(&format!("gunicorn-{name}"), &mut command)?;
     for program in ["websocket", "grpc_echo"] {
@@ -123,9 +133,30 @@ fn home(server: &str) -> PathBuf {
     Path::new(STATE).join(server)
 }
 
+/// The namespace of a server's application: `app1` beside `web1`.
+#[must_use]
+pub fn application(server: &str) -> String {
+    server.replace("web", "app")
+}
+
+/// # Errors
+/// When the server has no number.
+pub fn application_address(server: &str) -> Result<Ipv4Addr> {
+    let number: u8 = server
+        .trim_start_matches("web")
+        .parse()
+        .with_context(|| format!("{server} is not web1, web2, …"))?;
+    Ok(Ipv4Addr::new(10, 0, 1, 10 + number))
+}
+
 /// 80 and 8443 (the certificate of the public name) for what XDP balances; 8444 and 8445 (HTTP/2, for gRPC) with mutual
 /// TLS for the proxy.
-fn nginx_configuration(home: &Path, server: &str, certificates: &Path) -> String {
+fn nginx_configuration(
+    home: &Path,
+    server: &str,
+    certificates: &Path,
+    application: Ipv4Addr,
+) -> String {
     let home = home.display();
     let tls = certificates.display();
     let inside = format!(
@@ -142,7 +173,7 @@ fn nginx_configuration(home: &Path, server: &str, certificates: &Path) -> String
                proxy_read_timeout 1h;\n\
              }}\n\
              location / {{\n\
-               proxy_pass http://127.0.0.1:8000;\n\
+               proxy_pass http://{application}:8000;\n\
                proxy_http_version 1.1;\n\
                proxy_set_header Host $host;\n\
                proxy_set_header X-Peer $remote_addr;\n\
@@ -178,6 +209,8 @@ fn nginx_configuration(home: &Path, server: &str, certificates: &Path) -> String
     )
 }
 
+/// Where the application finds its databases: writes at 3306, reads at 3307.
+const BALANCER: &str = "10.0.0.10";
 /// Says back what it is told; `who` asks for the server's name.
 const WEBSOCKET: &str = r#"import asyncio, os
 import websockets
@@ -219,8 +252,27 @@ server.wait_for_termination()
 
 const APPLICATION: &str = r#"import json, os, time
 from urllib.parse import parse_qs
+import pymysql
 
 SERVER = os.environ["SERVER"]
+
+def database(port):
+    return pymysql.connect(host=os.environ["DATABASE"], port=port, user=os.environ["DATABASE_USER"],
+        password=os.environ["DATABASE_PASSWORD"], database="shop", connect_timeout=2, read_timeout=5, write_timeout=5,
+        autocommit=True)
+
+def write():
+    with database(3306) as connection, connection.cursor() as cursor:
+        cursor.execute("INSERT INTO visits (who) VALUES (%s)", (SERVER,))
+        written = cursor.lastrowid
+        cursor.execute("SELECT @@server_id")
+        return {"wrote": written, "database": cursor.fetchone()[0]}
+
+def read():
+    with database(3307) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT COUNT(*), @@server_id FROM visits")
+        rows, server = cursor.fetchone()
+        return {"rows": rows, "database": server}
 
 def application(environ, start_response):
     path = environ["PATH_INFO"]
@@ -234,6 +286,12 @@ def application(environ, start_response):
     elif path == "/echo":
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         kind = environ.get("CONTENT_TYPE") or "application/octet-stream"
+    elif path in ("/db/write", "/db/read"):
+        kind = "application/json"
+        try:
+            body = json.dumps(write() if path == "/db/write" else read()).encode() + b"\n"
+        except pymysql.MySQLError as error:
+            status, body = "503 Service Unavailable", json.dumps({"error": str(error)}).encode() + b"\n"
     elif path != "/healthz":
         status, body = "404 Not Found", b"not here\n"
     start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])

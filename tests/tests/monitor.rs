@@ -54,6 +54,7 @@ impl Estate {
         let options = Options {
             config,
             foobar: Some(foobar.clone()),
+            databases: foobar_lab::databases::Databases::None,
         };
         let lab = Lab::up(&options, &mut |_| {}).unwrap_or_else(|error| panic!("{error:#}"));
         Self {

@@ -24,8 +24,10 @@ pub fn run(
     arguments: &[OsString],
 ) -> Result<ExitCode> {
     machine::refuse_unless_capable("a bench")?;
-    // The proxies beside ours, and what asks them.
-    let scope = if arguments.first().is_some_and(|first| first == "proxy") {
+    let is_of = |name: &str| arguments.first().is_some_and(|first| first == name);
+    // Databases are measured in the lab, with the product; proxies beside those of Debian.
+    let in_lab = is_of("mysql");
+    let scope = if in_lab || is_of("proxy") {
         Scope::Lab
     } else {
         Scope::Build
@@ -40,11 +42,15 @@ pub fn run(
     build
         .args(["build", "--package", "foobar-tests", "--bin", BENCH])
         .args(Profile::Release.arguments());
+    if in_lab {
+        build.args(["--package", "foobar-userspace", "--bin", "foobar"]);
+    }
     let bench = workspace.binary(Profile::Release, BENCH);
     let mut command = Command::new(&bench);
     command
         .args(arguments)
         .current_dir(&workspace.root)
+        .env("FOOBAR_BIN", workspace.binary(Profile::Release, "foobar"))
         .env_remove("LD_LIBRARY_PATH");
     for object in object::ALL {
         let file = object.build(workspace, steps, &tools)?;

@@ -51,6 +51,23 @@ pub const LAB: &[Need] = &[
     need("ping", "iputils-ping"),
     need("nc", "netcat-openbsd"),
     Need {
+        program: "mariadbd",
+        package: "mariadb-server",
+        service: Some("mariadb"),
+    },
+    need("rsync", "rsync"),
+    need("iptables", "iptables"),
+    Need {
+        program: "/usr/lib/galera/libgalera_smm.so",
+        package: "galera-4",
+        service: None,
+    },
+    Need {
+        program: "/usr/lib/python3/dist-packages/pymysql/__init__.py",
+        package: "python3-pymysql",
+        service: None,
+    },
+    Need {
         program: "prometheus",
         package: "prometheus",
         service: Some("prometheus"),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::api::{Apply, Refusal, Request};
+use super::api::{Apply, MysqlCommand, Refusal, Request};
 
 /// What answering a request does to the node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,6 +31,10 @@ impl Request {
             | Self::Explain(_)
             | Self::ConfigShow
             | Self::Certificates
+            | Self::Mysql {
+                command: MysqlCommand::Status | MysqlCommand::Switchover { dry_run: true, .. },
+                ..
+            }
             | Self::Reload {
                 apply: Apply::DryRun,
             } => Access::Read,
@@ -41,6 +45,7 @@ impl Request {
             | Self::AlertTest { .. }
             | Self::TlsReload
             | Self::Upgrade
+            | Self::Mysql { .. }
             | Self::BackendState { .. } => Access::Write,
         }
     }

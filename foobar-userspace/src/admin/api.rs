@@ -52,6 +52,11 @@ pub enum Request {
     },
     Explain(Packet),
     ConfigShow,
+    Mysql {
+        /// `app`; the only one of the node by default.
+        cluster: Option<String>,
+        command: MysqlCommand,
+    },
     /// Tells everyone of an alert as if it fired, and then as if it ended.
     AlertTest {
         name: String,
@@ -62,6 +67,23 @@ pub enum Request {
     TlsReload,
     /// Lets the binary on disk take over without a lost connection.
     Upgrade,
+}
+
+/// What an operator wants of a database cluster.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MysqlCommand {
+    Status,
+    Switchover {
+        to: String,
+        dry_run: bool,
+    },
+    Failover,
+    Rejoin {
+        member: String,
+    },
+    /// Automatic failover may act again.
+    Resume,
 }
 
 /// Whether a snapshot tells how full each map is.
@@ -94,6 +116,7 @@ pub enum Response {
     Done { message: String },
     Explained(Box<Explanation>),
     ConfigText(String),
+    Clusters(Vec<ClusterStatus>),
 }
 
 /// Why a request was refused.
@@ -132,6 +155,8 @@ pub struct Status {
     pub warnings: Vec<String>,
     pub interfaces: Vec<InterfaceStatus>,
     pub services: Vec<ServiceStatus>,
+    #[serde(default)]
+    pub clusters: Vec<ClusterStatus>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -8,7 +8,7 @@ use std::{
 use foobar_ebpf::abi::{EndpointV4, EndpointV6, LabelKey, Return, Vip, checksum_words};
 
 use crate::{
-    config::{Backend, Check, Config, L4Service, OnLoss, Protocol},
+    config::{Backend, Check, Config, L4Service, MysqlService, OnLoss, Protocol},
     labels::{self, Full, Kind, Labels},
 };
 
@@ -19,6 +19,10 @@ pub struct Plan {
     pub vips_v6: HashMap<EndpointV6, Vip>,
     pub returns_v4: HashMap<EndpointV4, Return>,
     pub returns_v6: HashMap<EndpointV6, Return>,
+    /// Ways back by the writer address, by the member's backend there: a server answers for its reader address otherwise,
+    /// since its endpoint alone must tell. It takes part in one of the two at a time.
+    pub writers_v4: BTreeMap<u32, (EndpointV4, Return)>,
+    pub writers_v6: BTreeMap<u32, (EndpointV6, Return)>,
     pub backends: BTreeMap<u32, PlannedBackend>,
     /// By the vip's id.
     pub vips: BTreeMap<u32, PlannedVip>,
@@ -78,9 +82,15 @@ impl Plan {
 /// # Errors
 /// When there are more vips or backends than the tables hold.
 pub fn plan(config: &Config, node: &str, labels: &mut Labels) -> Result<Plan, PlanError> {
+    let endpoints: Vec<L4Service> = config
+        .mysql
+        .values()
+        .flat_map(MysqlService::endpoints)
+        .collect();
     let pairs: Vec<_> = config
         .l4
         .values()
+        .chain(&endpoints)
         .filter(|service| service.on == node)
         .flat_map(|service| service.vips.iter().map(move |vip| (service, *vip)))
         .collect();
@@ -172,10 +182,24 @@ impl Plan {
             backend: id,
             flags: flags(service.on_loss),
         };
-        match endpoint(
+        let endpoint = endpoint(
             SocketAddr::new(backend.address, backend.port),
             service.protocol,
-        ) {
+        );
+        if is_of_a_cluster(&service.name) && service.name.ends_with(".write") {
+            match endpoint {
+                Endpoint::V4(key) => {
+                    self.writers_v4.insert(id, (key, back));
+                    self.returns_v4.entry(key).or_insert(back);
+                }
+                Endpoint::V6(key) => {
+                    self.writers_v6.insert(id, (key, back));
+                    self.returns_v6.entry(key).or_insert(back);
+                }
+            }
+            return;
+        }
+        match endpoint {
             Endpoint::V4(key) => self.returns_v4.insert(key, back),
             Endpoint::V6(key) => self.returns_v6.insert(key, back),
         };
@@ -209,6 +233,12 @@ impl Plan {
             },
         );
     }
+}
+
+/// Whether the members of a service are told their share by their roles rather than by checks of the balancer.
+#[must_use]
+pub fn is_of_a_cluster(service: &str) -> bool {
+    service.starts_with("mysql.")
 }
 
 /// Of a vip and of the ways back to it.
@@ -304,6 +334,37 @@ backends = [{ host = "web1", port = 80, weight = 3 }, { host = "web2", port = 80
             assert_eq!(back.backend_sum, backend.sum);
             let vip = plan.vips_v4.values().next().expect("one");
             assert_eq!((back.vip, back.sum), (vip.vip, vip.sum));
+        }
+    }
+
+    #[test]
+    fn a_member_of_a_cluster_answers_for_one_address_at_a_time() {
+        let text = r#"
+version = 1
+[hosts]
+lb1 = { private = "10.0.0.10" }
+web1 = { private = "10.0.0.11" }
+web2 = { private = "10.0.0.12" }
+[nodes]
+lb1 = { lan = { dev = "eth1" } }
+[mysql.app]
+on = "lb1"
+write = "private:3306"
+read = "private:3307"
+members = ["web1:3306", "web2:3306"]
+check = { user = "m", password = { env = "P" } }
+"#;
+        let config =
+            config::parse(text, std::path::Path::new("test.toml")).expect("a good configuration");
+        let plan = plan(&config, "lb1", &mut Labels::default()).expect("room for all");
+        assert_eq!((plan.vips.len(), plan.backends.len()), (2, 4));
+        assert_eq!((plan.returns_v4.len(), plan.writers_v4.len()), (2, 2));
+        for (id, (key, back)) in &plan.writers_v4 {
+            assert_eq!(plan.backends[id].service, "mysql.app.write");
+            assert_ne!(
+                plan.returns_v4[key].vip, back.vip,
+                "by default it answers readers"
+            );
         }
     }
 

@@ -167,6 +167,14 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         pcap: Option<PathBuf>,
     },
+    /// Database clusters: who is primary, and moving it.
+    Mysql {
+        /// The cluster's name in the file (`app`); needed where a node leads to several.
+        #[arg(long, global = true)]
+        cluster: Option<String>,
+        #[command(subcommand)]
+        what: MysqlCommand,
+    },
     /// Thresholds of the file: how they stand, and whether those are reached who are told.
     Alert {
         #[command(subcommand)]
@@ -242,6 +250,33 @@ pub enum Part {
     Interfaces,
     /// How full each map is.
     Maps,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MysqlCommand {
+    /// The topology with roles, lag and reasons; what keeps `promote` from being armed, with the cure.
+    Status {
+        #[command(flatten)]
+        watch: Watch,
+        /// The SQL of the tables that foobar writes to, and nothing else.
+        #[arg(long)]
+        schema: bool,
+    },
+    /// Makes a replica the primary, with the shortest time in which nobody takes writes; restores all when a step fails.
+    Switchover {
+        /// The host that shall take the writes.
+        #[arg(long)]
+        to: String,
+        /// Print the plan.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Replaces a lost primary by hand: all evidence is asked for as if it were automatic, but no pause and no cool-down.
+    Failover,
+    /// Has a member follow the primary, if it has nothing that the primary lacks.
+    Rejoin { member: String },
+    /// Lets automatic failover act again, once a human has looked.
+    Resume,
 }
 
 #[derive(Debug, Subcommand)]

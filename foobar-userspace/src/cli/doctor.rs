@@ -126,7 +126,9 @@ fn controller(arguments: &Arguments, config: &Config, node: &str) -> Result<Vec<
 }
 
 fn of_status(status: &NodeStatus) -> Vec<Finding> {
-    doctor::controller(status, env!("CARGO_PKG_VERSION"))
+    let mut findings = doctor::controller(status, env!("CARGO_PKG_VERSION"));
+    findings.extend(foobar::mysql::findings::findings(&status.clusters));
+    findings
 }
 
 fn not_running(node: &str) -> Finding {

@@ -448,6 +448,7 @@ mod tests {
                 rule: "web".to_owned(),
                 count,
             }],
+            clusters: Vec::new(),
             services: vec![ServiceCounters {
                 name: "l4.plain".to_owned(),
                 vip: "203.0.113.10:8080".to_owned(),

@@ -24,6 +24,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     if old.proxy != new.proxy {
         changes.push("~ proxy".to_owned());
     }
+    named(&mut changes, "cluster", &clusters(old), &clusters(new));
     named(&mut changes, "alert", &alerts(old), &alerts(new));
     named(&mut changes, "notify", &old.notify, &new.notify);
     if old.monitor != new.monitor {
@@ -80,6 +81,21 @@ fn elements(set: &Set) -> std::collections::BTreeSet<ipnet::IpNet> {
         .iter()
         .chain(&set.file_elements)
         .copied()
+        .collect()
+}
+
+/// By `mysql.app`, without their places.
+fn clusters(config: &Config) -> BTreeMap<String, super::MysqlService> {
+    config
+        .mysql
+        .values()
+        .map(|service| {
+            let cluster = super::MysqlService {
+                place: NOWHERE,
+                ..service.clone()
+            };
+            (format!("mysql.{}", service.name), cluster)
+        })
         .collect()
 }
 

@@ -237,22 +237,70 @@ pub(super) static FILE_TABLE: Table = Table {
     what: "the file",
     about: "foobar's configuration: one file for every node of the estate",
     keys: &[
-        key("version", Kind::Whole { least: 1, most: 1 }, "Version of this language.").needed(),
+        key(
+            "version",
+            Kind::Whole { least: 1, most: 1 },
+            "Version of this language.",
+        )
+        .needed(),
         key("hosts", Kind::Named(&HOSTS), "The machines of the estate."),
-        key("sets", Kind::Named(&SETS), "Sets of addresses that rules name as `@set`."),
+        key(
+            "sets",
+            Kind::Named(&SETS),
+            "Sets of addresses that rules name as `@set`.",
+        ),
         key("limits", Kind::Named(&LIMITS), "Rates that rules name."),
-        key("nodes", Kind::Named(&NODES), "The hosts that run foobar, and their interfaces."),
-        key("firewall", Kind::Named(&POLICIES), "Policies: ordered rules that interfaces name."),
-        key("l4", Kind::Named(&L4_SERVICES), "Services balanced by XDP, packet by packet."),
-        key("l7", Kind::Named(&l7::L7_SERVICES), "Sites behind the TLS-terminating proxy."),
-        key("proxy", Kind::Table(&l7::PROXY), "What the proxy of every node shares among its sites."),
-        key("mysql", Kind::Named(&MYSQL_SERVICES), "MySQL writer and reader endpoints.")
-            .later("take the section out; until then an `[l4.…]` service can balance replicas with `check = { tcp = true }`"),
-        key("monitor", Kind::Table(&MONITOR), "Where metrics and logs go."),
-        key("alert", Kind::Many(&Kind::Table(&ALERT)), "Thresholds that tell someone."),
+        key(
+            "nodes",
+            Kind::Named(&NODES),
+            "The hosts that run foobar, and their interfaces.",
+        ),
+        key(
+            "firewall",
+            Kind::Named(&POLICIES),
+            "Policies: ordered rules that interfaces name.",
+        ),
+        key(
+            "l4",
+            Kind::Named(&L4_SERVICES),
+            "Services balanced by XDP, packet by packet.",
+        ),
+        key(
+            "l7",
+            Kind::Named(&l7::L7_SERVICES),
+            "Sites behind the TLS-terminating proxy.",
+        ),
+        key(
+            "proxy",
+            Kind::Table(&l7::PROXY),
+            "What the proxy of every node shares among its sites.",
+        ),
+        key(
+            "mysql",
+            Kind::Named(&MYSQL_SERVICES),
+            "Database clusters: a writer and a reader address.",
+        ),
+        key(
+            "monitor",
+            Kind::Table(&MONITOR),
+            "Where metrics and logs go.",
+        ),
+        key(
+            "alert",
+            Kind::Many(&Kind::Table(&ALERT)),
+            "Thresholds that tell someone.",
+        ),
         key("notify", Kind::Named(&NOTIFY), "Whom alerts tell."),
-        key("log", Kind::Table(&LOG), "What is written of requests, drops and administration, and where to."),
-        key("admin", Kind::Table(&ADMIN), "How this node is administered."),
+        key(
+            "log",
+            Kind::Table(&LOG),
+            "What is written of requests, drops and administration, and where to.",
+        ),
+        key(
+            "admin",
+            Kind::Table(&ADMIN),
+            "How this node is administered.",
+        ),
     ],
     one_of: &[],
 };
@@ -667,19 +715,19 @@ static ADMIN: Table = Table {
 
 static MYSQL_SERVICES: Named = Named {
     what: "a mysql service",
-    about: "A writer and a reader endpoint.",
+    about: "A database cluster: a writer address and a reader address.",
     kind: Kind::Table(&MYSQL_SERVICE),
 };
 
 static MYSQL_SERVICE: Table = Table {
     what: "a mysql service",
-    about: "A writer address that follows the primary, a reader address over the healthy replicas.",
+    about: "A writer address that follows the primary, a reader address over the healthy replicas. MySQL or MariaDB.",
     keys: &[
         key("on", Kind::Name(Realm::Node), "The node that balances it.").needed(),
         key(
             "write",
             Kind::OneOrMany(&Kind::Word(&ENDPOINT)),
-            "Where the primary is reached.",
+            "Where the primary is reached, and nobody when there is none or more than one.",
         )
         .needed(),
         key(
@@ -702,8 +750,60 @@ static MYSQL_SERVICE: Table = Table {
         key(
             "mode",
             Kind::Choice(&[now("observe"), now("consensus"), now("promote")]),
-            "Who decides which server is primary.",
+            "Who decides which server is primary: somebody else (`observe`, default: no server is ever changed), the engine's own majority (`consensus`: Group Replication, Galera), or foobar (`promote`: GTID and semi-synchronous replication on three servers; acts only while its preflight holds).",
         ),
+        key(
+            "admin",
+            Kind::Table(&MYSQL_ACCOUNT),
+            "With `promote`: the account that moves roles; not the monitor's.",
+        ),
+        key(
+            "replication",
+            Kind::Table(&MYSQL_ACCOUNT),
+            "With `promote`: the account by which replicas connect to a new primary.",
+        ),
+        key(
+            "fallback",
+            Kind::Choice(&[
+                now("none"),
+                now("least-lagged"),
+                later(
+                    "primary",
+                    "write `fallback = \"least-lagged\"`: a server's answers can belong to one of the two addresses only",
+                ),
+            ]),
+            "Where reads go when every replica is beyond `max-lag`: to the one least behind within `hard-lag` (default), or nowhere.",
+        ),
+        key(
+            "on-write-stall",
+            Kind::Choice(&[now("alarm"), now("failover")]),
+            "With `promote`: what follows when the primary answers but takes no writes (a hung or full disk): an alarm and no new writers (default), or a failover.",
+        ),
+        key(
+            "rejoin",
+            Kind::Choice(&[now("automatic"), now("manual")]),
+            "With `promote`: whether a deposed server that comes back with nothing of its own follows by itself (default) or by `foobar mysql rejoin`.",
+        ),
+        key(
+            "cool-down",
+            Kind::Word(&DURATION),
+            "With `promote`: the least time between two failovers, even after `foobar mysql resume`-less ones by hand; 10m by default.",
+        ),
+        key(
+            "hook",
+            Kind::Word(&FILE),
+            "A program that is told what happens to roles: it gets the event, the cluster and the member as arguments, and is never waited for.",
+        ),
+    ],
+    one_of: &[],
+};
+
+static MYSQL_ACCOUNT: Table = Table {
+    what: "an account",
+    about: "A user of the database servers.",
+    keys: &[
+        key("user", Kind::Text, "Its name.").needed(),
+        key("password", Kind::Secret, "Its password.").needed(),
     ],
     one_of: &[],
 };
@@ -714,20 +814,25 @@ static MYSQL_CHECK: Table = Table {
     keys: &[
         key("user", Kind::Text, "The monitor's account.").needed(),
         key("password", Kind::Secret, "Its password.").needed(),
-        key("every", Kind::Word(&DURATION), "Time between checks."),
-        key("timeout", Kind::Word(&DURATION), "When a check has failed."),
+        key(
+            "every",
+            Kind::Word(&DURATION),
+            "Time between checks; 100ms by default.",
+        ),
+        key(
+            "timeout",
+            Kind::Word(&DURATION),
+            "When a check has failed; 250ms by default.",
+        ),
         key(
             "max-lag",
             Kind::Word(&DURATION),
-            "Replicas further behind get no reads.",
+            "Replicas further behind get no new readers; 5s by default.",
         ),
         key(
-            "rise",
-            Kind::Whole {
-                least: 1,
-                most: 1_000,
-            },
-            "Good checks in a row that bring it back.",
+            "hard-lag",
+            Kind::Word(&DURATION),
+            "Replicas further behind lose the readers they have; ten times `max-lag` by default.",
         ),
         key(
             "fall",
@@ -735,7 +840,40 @@ static MYSQL_CHECK: Table = Table {
                 least: 1,
                 most: 1_000,
             },
-            "Bad checks in a row that take it out.",
+            "Failures in a row that speak against the server and take it out; 3 by default.",
+        ),
+        key(
+            "heartbeat",
+            Kind::Word(&DURATION),
+            "How often a source tells its replicas that it lives, as set there; 300ms by default.",
+        ),
+        key(
+            "probe",
+            Kind::Choice(&[now("write"), now("never")]),
+            "Whether a row of `foobar.heartbeat` is written on the primary (default): it tells lag, and disks that hang.",
+        ),
+        key(
+            "probe-every",
+            Kind::Word(&DURATION),
+            "Time between writes of the probe; 500ms by default.",
+        ),
+        key(
+            "probe-timeout",
+            Kind::Word(&DURATION),
+            "When writes count as stalled; 2s by default.",
+        ),
+        key(
+            "admin-port",
+            Kind::Whole {
+                least: 1,
+                most: 65_535,
+            },
+            "The servers' `admin_port` (MySQL) or `extra_port` (MariaDB): it answers when connections are exhausted.",
+        ),
+        key(
+            "ca",
+            Kind::Word(&FILE),
+            "Who signs the servers' certificates, PEM; with it connections are encrypted.",
         ),
     ],
     one_of: &[],

@@ -9,9 +9,9 @@ mod firewall;
 mod hosts;
 mod l4;
 mod l7;
-mod later;
 mod limits;
 mod monitor;
+mod mysql;
 mod nodes;
 mod secret;
 mod sets;
@@ -46,7 +46,7 @@ pub(super) fn estate(
     let policies = firewall::read(root, &hosts, problems);
     let l4 = l4::read(root, &hosts, &nodes, problems);
     let l7 = l7::read(root, path, &hosts, &l4, problems);
-    later::check(root, &hosts, problems);
+    let mysql = mysql::read(root, path, &hosts, &l4, problems);
     let hosts = hosts.into_all();
     let alerts = alerts::read(root, problems);
     let notify = alerts::notify(root, problems);
@@ -61,6 +61,7 @@ pub(super) fn estate(
         policies,
         l4,
         l7,
+        mysql,
         proxy: l7::proxy(root),
         monitor,
         alerts,

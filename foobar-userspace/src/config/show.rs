@@ -2,6 +2,7 @@
 
 mod l7;
 mod monitor;
+mod mysql;
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -27,6 +28,9 @@ pub fn show(config: &Config) -> String {
     }
     for service in config.l7.values() {
         text.push_str(&l7::service(service));
+    }
+    for service in config.mysql.values() {
+        text.push_str(&mysql::service(service));
     }
     section(&mut text, "proxy", l7::proxy(config).into_iter());
     text.push_str(&monitor::show(config));

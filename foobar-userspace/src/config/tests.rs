@@ -52,6 +52,9 @@ fn meaning(mut config: Config) -> Config {
     for service in config.l4.values_mut() {
         service.place = nowhere;
     }
+    for service in config.mysql.values_mut() {
+        service.place = nowhere;
+    }
     config.l7 = config
         .l7
         .into_iter()
@@ -360,7 +363,13 @@ const SLIPS: &[Slip] = &[
     Slip { right: "[admin]", wrong: "[l7.www]\non = \"lb1\"\nlisten = \"pbulic:443\"\ntls = { cert = \"/c\", key = { credential = \"a\", file = \"/b\" } }\nbackends = []\n[admin]",
         told: &[(42, "`pbulic` is neither", "did you mean `public`?"), (43, "must say where it is found, once", "credential"), (44, "has no backend", "port = 8443")] },
     Slip { right: "[admin]", wrong: "[mysql.app]\non = \"lb1\"\nwrite = \"192.0.2.1:3306\"\nmembers = [\"web1\", \"web5:3306\"]\ncheck = { user = \"m\", password = { env = \"P\" }, max-lag = 5 }\n[admin]",
-        told: &[(40, "`mysql` is not yet supported", ""), (42, "not an address of host `lb1`", ""), (43, "`web1` has no port", "`web1:3306`"), (43, "unknown host `web5`", ""), (44, "`max-lag` must be a duration", "`max-lag = \"5s\"`")] },
+        told: &[(42, "not an address of host `lb1`", ""), (43, "`web1` has no port", "`web1:3306`"), (43, "unknown host `web5`", ""), (44, "`max-lag` must be a duration", "`max-lag = \"5s\"`")] },
+    Slip { right: "[admin]", wrong: "[mysql.app]\non = \"lb1\"\nwrite = \"private:3306\"\nread = \"private:3306\"\nmembers = [\"web1:3306\", \"web2:80\"]\ncheck = { user = \"m\", password = { env = \"P\" }, max-lag = \"5s\", hard-lag = \"1s\" }\nmode = \"promote\"\n[admin]",
+        told: &[(43, "is taken by its own `write`", "another port"), (43, "is taken by its own `write`", "another port"), (44, "already answers for l4.plain", "take it out"), (45, "`hard-lag` is below", "longer")] },
+    Slip { right: "[admin]", wrong: "[mysql.app]\non = \"lb1\"\nwrite = \"private:3306\"\nmembers = [\"web1:3306\", \"web2:3306\"]\ncheck = { user = \"m\", password = { env = \"P\" } }\nadmin = { user = \"m\", password = { env = \"P\" } }\nmode = \"promote\"\n[admin]",
+        told: &[(43, "needs three members", "observe"), (45, "one account", "second account"), (46, "needs `replication`", "add `replication")] },
+    Slip { right: "[admin]", wrong: "[mysql.app]\non = \"lb1\"\nwrite = \"private:3306\"\nmembers = [\"web1:3306\"]\ncheck = { user = \"m\", password = { env = \"P\" } }\nfallback = \"primary\"\ncool-down = \"1m\"\n[admin]",
+        told: &[(45, "`fallback = \"primary\"` is not yet supported", "least-lagged")] },
 ];
 
 #[test]

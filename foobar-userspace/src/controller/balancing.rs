@@ -6,14 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use foobar_ebpf::abi::{self, LabelKey, Remembered};
+use foobar_ebpf::abi::{self, EndpointV4, EndpointV6, LabelKey, Remembered, Return};
 
 use super::{apply::NO_BACKEND, checks::Aim, checks::Observation, hops};
 use crate::{
     admin::api::{BackendState, BackendStatus, BackendWish, Refusal, ServiceStatus},
     balancer::{
         Availability, Health, Member, Observed, Plan, PlannedBackend, PlannedVip, Ring, VipRing,
-        availabilities, ring::SETTLE,
+        availabilities, is_of_a_cluster, ring::SETTLE,
     },
     config::OnLoss,
     routes::NextHop,
@@ -44,6 +44,8 @@ pub type Wishes = BTreeMap<String, BackendWish>;
 pub struct Balancing {
     plan: Plan,
     health: BTreeMap<u32, Health>,
+    /// What members of clusters get by their roles.
+    imposed: BTreeMap<u32, Availability>,
     wishes: Wishes,
     took: BTreeMap<u32, Duration>,
     rings: BTreeMap<u32, VipRing>,
@@ -79,6 +81,7 @@ impl Balancing {
             .copied()
             .collect();
         let mut health = BTreeMap::new();
+        let mut imposed = BTreeMap::new();
         for (id, vip) in &plan.vips {
             let owners: Option<BTreeSet<u32>> = rings
                 .get(id)
@@ -94,6 +97,9 @@ impl Balancing {
                     _ => Observed::Unknown,
                 };
                 health.insert(*member, first_health(backend, observed));
+                if is_of_a_cluster(&vip.service) && observed == Observed::Up {
+                    imposed.insert(*member, Availability::Up);
+                }
             }
         }
         let mut epochs = Epochs::default();
@@ -105,6 +111,7 @@ impl Balancing {
         let mut balancing = Self {
             plan,
             health,
+            imposed,
             wishes,
             took: BTreeMap::new(),
             rings,
@@ -147,6 +154,16 @@ impl Balancing {
             took: self.took.clone(),
             wishes: self.wishes.clone(),
             unseen: self.unseen.clone(),
+            imposed: self
+                .imposed
+                .iter()
+                .filter(|(id, _)| {
+                    let label =
+                        |plan: &Plan| plan.backends.get(id).map(|backend| backend.label.clone());
+                    label(&self.plan) == label(&plan)
+                })
+                .map(|(id, availability)| (*id, *availability))
+                .collect(),
             epochs: self.epochs.clone(),
             plan,
             health,
@@ -186,6 +203,73 @@ impl Balancing {
         true
     }
 
+    /// Gives the members of a cluster's endpoint (`mysql.app.write`) what their roles let them have; true when something
+    /// changed.
+    pub fn impose(
+        &mut self,
+        endpoint: &str,
+        shares: &[(String, u16, Availability)],
+        now: Instant,
+    ) -> bool {
+        let before = self.imposed.clone();
+        for (id, planned) in &self.plan.backends {
+            if planned.service == endpoint {
+                let share = shares
+                    .iter()
+                    .find(|(host, port, _)| *host == planned.host && *port == planned.port)
+                    .map_or(Availability::Down, |(_, _, share)| *share);
+                self.imposed.insert(*id, share);
+            }
+        }
+        if before == self.imposed {
+            return false;
+        }
+        self.steer(now);
+        true
+    }
+
+    /// The members that have slots of a cluster's endpoint, by host and port.
+    pub fn has_slots(&self, endpoint: &str) -> BTreeSet<(String, u16)> {
+        let has = |id: &u32| {
+            self.imposed
+                .get(id)
+                .is_some_and(|share| *share != Availability::Down)
+        };
+        self.plan
+            .backends
+            .iter()
+            .filter(|(id, planned)| planned.service == endpoint && has(id))
+            .map(|(_, planned)| (planned.host.clone(), planned.port))
+            .collect()
+    }
+
+    pub fn returns_v4(&self) -> HashMap<EndpointV4, Return> {
+        self.returns(&self.plan.returns_v4, &self.plan.writers_v4)
+    }
+
+    pub fn returns_v6(&self) -> HashMap<EndpointV6, Return> {
+        self.returns(&self.plan.returns_v6, &self.plan.writers_v6)
+    }
+
+    /// Who takes writes answers by the writer address.
+    fn returns<K: Copy + Eq + std::hash::Hash>(
+        &self,
+        all: &HashMap<K, Return>,
+        writers: &BTreeMap<u32, (K, Return)>,
+    ) -> HashMap<K, Return> {
+        let mut returns = all.clone();
+        for (id, (key, back)) in writers {
+            if self
+                .imposed
+                .get(id)
+                .is_some_and(|share| *share != Availability::Down)
+            {
+                returns.insert(*key, *back);
+            }
+        }
+        returns
+    }
+
     /// From now on packets see the rings.
     pub fn enter_service(&mut self) {
         self.unseen.clear();
@@ -214,13 +298,14 @@ impl Balancing {
             .plan
             .backends
             .values()
-            .filter(|planned| planned.service == name)
+            .filter(|planned| planned.service == name && !is_of_a_cluster(&planned.service))
             .collect();
         if of_service.is_empty() {
             let services: BTreeSet<String> = self
                 .plan
                 .vips
                 .values()
+                .filter(|vip| !is_of_a_cluster(&vip.service))
                 .map(|vip| format!("`l4.{}`", vip.service))
                 .collect();
             return Err(Refusal::NotFound {
@@ -373,6 +458,7 @@ impl Balancing {
             .vips
             .values()
             .map(|vip| vip.service.as_str())
+            .filter(|service| !is_of_a_cluster(service))
             .collect();
         names.into_iter().map(|name| self.service(name)).collect()
     }
@@ -382,7 +468,9 @@ impl Balancing {
         let availability = self.availability();
         let is_up = |id: &u32| availability.get(id) == Some(&Availability::Up);
         let mut remarks = Vec::new();
-        for vip in self.plan.vips.values() {
+        // Of clusters their own status tells.
+        let checked = |vip: &&PlannedVip| !is_of_a_cluster(&vip.service);
+        for vip in self.plan.vips.values().filter(checked) {
             let taking = vip.members.iter().filter(|id| is_up(id)).count();
             let checked = self
                 .members(vip)
@@ -497,6 +585,14 @@ impl Balancing {
     }
 
     fn state(&self, id: u32) -> BackendState {
+        let planned = self.plan.backends.get(&id);
+        if planned.is_some_and(|planned| is_of_a_cluster(&planned.service)) {
+            return match self.imposed.get(&id) {
+                Some(Availability::Up) => BackendState::Up,
+                Some(Availability::Draining) => BackendState::Drain,
+                Some(Availability::Down) | None => BackendState::Down,
+            };
+        }
         self.health
             .get(&id)
             .map_or(BackendState::Unknown, Health::state)
@@ -511,6 +607,16 @@ impl Balancing {
     fn availability(&self) -> BTreeMap<u32, Availability> {
         let mut found = BTreeMap::new();
         for vip in self.plan.vips.values() {
+            if is_of_a_cluster(&vip.service) {
+                // Never all of them for want of one: two writers would be worse than none.
+                found.extend(vip.members.iter().map(|id| {
+                    (
+                        *id,
+                        self.imposed.get(id).copied().unwrap_or(Availability::Down),
+                    )
+                }));
+                continue;
+            }
             let (ids, health): (Vec<u32>, Vec<&Health>) = vip
                 .members
                 .iter()

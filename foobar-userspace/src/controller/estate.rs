@@ -104,6 +104,14 @@ impl Estate {
             .filter(|service| service.on == self.node)
     }
 
+    /// The clusters whose addresses are here.
+    pub fn clusters(&self) -> impl Iterator<Item = &config::MysqlService> {
+        self.config
+            .mysql
+            .values()
+            .filter(|service| service.on == self.node)
+    }
+
     /// The sets with their ids.
     pub fn sets(&self) -> impl Iterator<Item = (&config::Set, u32)> {
         self.config.sets.values().filter_map(|set| {
@@ -145,6 +153,13 @@ impl Estate {
             });
             vips.chain(backends).collect::<Vec<_>>()
         });
+        let clusters = self.clusters().flat_map(|service| {
+            let addresses = service.write.iter().map(|address| ("write", address));
+            addresses
+                .chain(service.read.iter().map(|address| ("read", address)))
+                .map(|(role, address)| format!("+ {role} mysql.{} {address}", service.name))
+                .collect::<Vec<_>>()
+        });
         let sites = self.sites.sites.iter().flat_map(|site| {
             let service = &site.service;
             let endpoints = service
@@ -162,6 +177,7 @@ impl Estate {
         interfaces
             .chain(policies)
             .chain(services)
+            .chain(clusters)
             .chain(sites)
             .collect()
     }

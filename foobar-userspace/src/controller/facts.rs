@@ -32,6 +32,7 @@ impl Facts {
     /// Completes a snapshot that was read from the maps at `at`.
     pub fn complete(&self, snapshot: &mut Snapshot, at: SystemTime) {
         snapshot.source = "controller".to_owned();
+        snapshot.clusters.clone_from(&self.clusters);
         snapshot.controller = Some(ControllerState {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: unix(self.started_at),

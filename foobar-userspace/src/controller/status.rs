@@ -10,7 +10,7 @@ use foobar_ebpf::verdict::Reason;
 
 use super::{Controller, balancing::Remark, refusal};
 use crate::{
-    admin::api::{InterfaceStatus, Refusal, ServiceStatus, Status},
+    admin::api::{ClusterStatus, InterfaceStatus, Refusal, ServiceStatus, Status},
     config::{Action, Policy, Traffic, XdpMode},
     kernel::{self, EgressMode, IngressMode, KernelError},
 };
@@ -58,6 +58,21 @@ impl Troubles {
     }
 }
 
+/// Without a writer the node does not do its work; what else a cluster calls for is told, and its own alarms say how bad
+/// it is.
+fn about_cluster(cluster: &ClusterStatus) -> Vec<Remark> {
+    let told = |alarm: &String| format!("{}: {alarm}", cluster.name);
+    let mut remarks: Vec<_> = cluster.alarms.iter().map(told).map(Remark::note).collect();
+    if cluster.writer.is_none() && cluster.operation.is_none() {
+        remarks.push(Remark::grave(format!(
+            "{}: the writer address leads to nobody",
+            cluster.name
+        )));
+    }
+    remarks.extend(cluster.paused.iter().map(told).map(Remark::note));
+    remarks
+}
+
 impl Controller {
     pub(super) fn status(&self) -> Result<Status, Refusal> {
         let mut remarks: Vec<Remark> = self
@@ -73,6 +88,8 @@ impl Controller {
         remarks.extend(self.about_interfaces().map_err(|error| refusal(&error))?);
         remarks.extend(self.balancing.remarks(&self.hops));
         remarks.extend(self.about_kinds());
+        let clusters = self.clusters.status();
+        remarks.extend(clusters.iter().flat_map(about_cluster));
         remarks.extend(self.proxying.remarks());
         remarks.extend(self.about_closed_doors());
         Ok(Status {
@@ -91,6 +108,7 @@ impl Controller {
             warnings: remarks.into_iter().map(|remark| remark.text).collect(),
             interfaces: self.interfaces(),
             services: self.services(),
+            clusters,
         })
     }
 

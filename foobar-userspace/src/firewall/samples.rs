@@ -47,6 +47,7 @@ pub(super) fn estate(policy: Policy) -> Config {
         log: Log::default(),
         l7: BTreeMap::new(),
         proxy: crate::config::Proxy::default(),
+        mysql: BTreeMap::new(),
         admin: Admin {
             socket: PathBuf::from("/run/foobar/admin.sock"),
             group: None,

@@ -27,11 +27,12 @@ use foobar::{
     labels::Labels,
 };
 use foobar_ebpf::abi::{self, Backend, MemberV4, SetInfo};
+use foobar_lab::{ledger, nemesis::Nemesis, trials};
 
 #[derive(Debug, Parser)]
 #[command(
     name = "foobar-bench",
-    about = "Measures the packet path and the proxy"
+    about = "Measures the packet path, the proxy, and what databases do under faults"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -53,6 +54,27 @@ enum Command {
     },
     /// Requests, handshakes, latency and memory of foobar, nginx and HAProxy, rounds interleaved.
     Proxy(proxy::Options),
+    /// Faults of the lab's databases under a writer that remembers every acknowledgement.
+    Mysql {
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+        #[arg(long, default_value_t = 14)]
+        trials: usize,
+        /// Only these, in turn; all by default.
+        #[arg(long, value_enum)]
+        nemesis: Vec<Nemesis>,
+        /// Clients that wait for an answer meanwhile.
+        #[arg(long, default_value_t = 50)]
+        idle: u32,
+    },
+    /// The writer of `mysql`, in the namespace where it is started.
+    #[command(hide = true)]
+    Write {
+        #[arg(long)]
+        writers: u32,
+        #[arg(long)]
+        idle: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -77,12 +99,26 @@ fn run() -> Result<()> {
             output,
             rounds,
             packets,
-        } => packet(output, rounds, packets),
+        } => measure_packets(output, rounds, packets),
+        Command::Mysql {
+            output,
+            trials,
+            nemesis,
+            idle,
+        } => {
+            let report = trials::run(trials, &nemesis, idle, &mut |line| eprintln!("{line}"))?;
+            match output {
+                Output::Table => print!("{}", report.table()),
+                Output::Json => println!("{:#}", serde_json::to_value(&report)?),
+            }
+            Ok(())
+        }
         Command::Proxy(options) => proxy::run(options),
+        Command::Write { writers, idle } => ledger::write(writers, idle),
     }
 }
 
-fn packet(output: Output, rounds: usize, packets: u32) -> Result<()> {
+fn measure_packets(output: Output, rounds: usize, packets: u32) -> Result<()> {
     let mut bench = Bench::new()?;
     let mut cases = cases(&mut bench)?;
     for _ in 0..rounds.max(9) {

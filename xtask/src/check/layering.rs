@@ -120,8 +120,8 @@ fn is_bpf_bin(path: &str) -> bool {
     })
 }
 
-const PURE: [&str; 8] = [
-    "balancer", "config", "firewall", "http", "labels", "monitor", "steering", "tally",
+const PURE: [&str; 9] = [
+    "balancer", "config", "firewall", "http", "labels", "monitor", "mysql", "steering", "tally",
 ];
 
 const OUTSIDE_WORLD: &[&[&str]] = &[
@@ -139,10 +139,11 @@ const OUTSIDE_WORLD: &[&[&str]] = &[
 ];
 
 /// The edges, and how the others would name them.
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("acme", &["crate", "acme"]),
     ("admin", &["crate", "admin"]),
     ("courier", &["crate", "courier"]),
+    ("database", &["crate", "database"]),
     ("kernel", &["crate", "kernel"]),
     ("logbook", &["crate", "logbook"]),
     ("names", &["crate", "names"]),

@@ -1,0 +1,146 @@
+//! Writer and reader endpoints of database clusters, as meant.
+
+use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
+
+use super::{Addresses, Backend, L4Service, OnLoss, Place, Protocol, Secret};
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MysqlService {
+    pub name: String,
+    /// The node that steers.
+    pub on: String,
+    /// At most one address of each family.
+    pub write: Vec<SocketAddr>,
+    pub read: Vec<SocketAddr>,
+    pub members: Vec<MysqlMember>,
+    pub check: MysqlCheck,
+    pub mode: MysqlMode,
+    /// Who moves roles; there in mode `promote`.
+    pub admin: Option<Account>,
+    /// As whom replicas connect to a new primary; there in mode `promote`.
+    pub replication: Option<Account>,
+    pub fallback: Fallback,
+    pub on_write_stall: OnWriteStall,
+    pub rejoin: RejoinWish,
+    pub cool_down: Duration,
+    /// A program told of what happens to roles.
+    pub hook: Option<PathBuf>,
+    pub place: Place,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MysqlMember {
+    /// Name of a host; its private address is used.
+    pub host: String,
+    pub addresses: Addresses,
+    pub port: NonZeroU16,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Account {
+    pub user: String,
+    pub password: Secret,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MysqlCheck {
+    pub account: Account,
+    pub every: Duration,
+    pub timeout: Duration,
+    pub fall: u32,
+    /// Replicas further behind get no new connections.
+    pub max_lag: Duration,
+    /// Replicas further behind lose those they have.
+    pub hard_lag: Duration,
+    /// How often a source tells its replicas that it lives.
+    pub heartbeat: Duration,
+    /// Time between write probes; none: nothing is written.
+    pub probe: Option<Duration>,
+    pub probe_timeout: Duration,
+    /// The servers' admin (MySQL) or extra (MariaDB) port, which answers when connections are exhausted.
+    pub admin_port: Option<NonZeroU16>,
+    /// Who signs the servers' certificates; with it TLS is spoken and demanded.
+    pub ca: Option<PathBuf>,
+}
+
+/// Who decides which server is primary.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MysqlMode {
+    /// Somebody else; no server is ever changed.
+    Observe,
+    /// The engine's own majority: Group Replication, Galera.
+    Consensus,
+    /// This controller, under its contract.
+    Promote,
+}
+
+/// Where reads go when no replica is close enough.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fallback {
+    None,
+    LeastLagged,
+}
+
+/// What follows when the primary answers and does not take writes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnWriteStall {
+    /// An alarm, and no new writers.
+    Alarm,
+    Failover,
+}
+
+/// Whether a deposed member that comes back clean follows by itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RejoinWish {
+    Automatic,
+    Manual,
+}
+
+impl MysqlService {
+    /// `mysql.app.write` and `mysql.app.read`: what its two addresses are called among the services.
+    #[must_use]
+    pub fn endpoint(&self, role: EndpointRole) -> String {
+        let role = match role {
+            EndpointRole::Write => "write",
+            EndpointRole::Read => "read",
+        };
+        format!("mysql.{}.{role}", self.name)
+    }
+
+    /// Its two addresses as the balancer takes them; who of the members gets what, their roles say.
+    #[must_use]
+    pub fn endpoints(&self) -> [L4Service; 2] {
+        let backends: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| Backend {
+                host: member.host.clone(),
+                addresses: member.addresses.clone(),
+                port: member.port,
+                weight: 1,
+                kind: None,
+            })
+            .collect();
+        [
+            (EndpointRole::Read, &self.read),
+            (EndpointRole::Write, &self.write),
+        ]
+        .map(|(role, vips)| L4Service {
+            name: self.endpoint(role),
+            on: self.on.clone(),
+            vips: vips.clone(),
+            protocol: Protocol::Tcp,
+            // Whoever loses its role loses its clients: none may go on where they were, or come by themselves to another.
+            on_loss: OnLoss::Reset,
+            backends: backends.clone(),
+            check: None,
+            place: self.place,
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EndpointRole {
+    Write,
+    Read,
+}

@@ -1,0 +1,353 @@
+//! The SQL of MariaDB.
+
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::Duration,
+};
+
+use tokio::time::{self, Instant};
+
+use super::{
+    Talk,
+    hand::Stage,
+    talk::{is_on, named, quoted, seconds_until, text},
+};
+use crate::mysql::{
+    Failure, GtidSet, Picture, ServerId,
+    observation::{GaleraView, Make, Replication, SemiSync, Survey, Term},
+    preflight,
+    task::{Position, Task},
+};
+
+pub async fn picture(talk: &mut Talk, node: &str, until: Instant) -> Result<Picture, Failure> {
+    let rows = talk.rows(VARIABLES, until).await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| Failure::Ours("no variables".to_owned()))?;
+    let status = talk.rows(STATUS, until).await?;
+    let status = |name: &str| {
+        let row = status
+            .iter()
+            .find(|row| text(row, 0).eq_ignore_ascii_case(name));
+        row.map(|row| text(row, 1)).unwrap_or_default()
+    };
+    let executed = set(&text(row, 3))?;
+    let replication = replication(talk, &executed, until).await?;
+    let (term, beat) = own_rows(talk, node, until).await?;
+    Ok(Picture {
+        server: ServerId(text(row, 0)),
+        make: Make::Mariadb,
+        version: text(row, 1),
+        read_only: is_on(&text(row, 2)),
+        super_read_only: false,
+        offline: false,
+        replication,
+        term,
+        beat,
+        semi_sync: SemiSync {
+            armed: is_on(&text(row, 4)),
+            in_effect: is_on(&status("rpl_semi_sync_master_status")),
+            replicas: status("rpl_semi_sync_master_clients").parse().unwrap_or(0),
+            acknowledges: is_on(&text(row, 5)),
+        },
+        group: None,
+        galera: is_on(&text(row, 6)).then(|| GaleraView {
+            primary_component: status("wsrep_cluster_status") == "Primary",
+            state: status("wsrep_local_state").parse().unwrap_or(0),
+            ready: is_on(&status("wsrep_ready")),
+            cluster: status("wsrep_cluster_state_uuid"),
+            size: status("wsrep_cluster_size").parse().unwrap_or(0),
+        }),
+        executed,
+    })
+}
+
+async fn replication(
+    talk: &mut Talk,
+    executed: &GtidSet,
+    until: Instant,
+) -> Result<Option<Replication>, Failure> {
+    let rows = talk.rows("SHOW ALL SLAVES STATUS", until).await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let column = |name: &str| named(row, name).unwrap_or_default();
+    let received = set(&column("Gtid_IO_Pos"))?.plus(executed).map_err(ours)?;
+    // Everything that moves when something arrives.
+    let mut pulse = DefaultHasher::new();
+    for name in [
+        "Slave_received_heartbeats",
+        "Master_Log_File",
+        "Read_Master_Log_Pos",
+        "Gtid_IO_Pos",
+    ] {
+        column(name).hash(&mut pulse);
+    }
+    let source = column("Master_Server_Id");
+    let error = ["Last_IO_Error", "Last_SQL_Error"]
+        .map(column)
+        .join(" ")
+        .trim()
+        .to_owned();
+    Ok(Some(Replication {
+        source: (!matches!(source.as_str(), "" | "0")).then_some(ServerId(source)),
+        receiving: column("Slave_IO_Running") == "Yes",
+        applying: column("Slave_SQL_Running") == "Yes",
+        pulse: pulse.finish(),
+        behind: column("Seconds_Behind_Master").parse().ok(),
+        received,
+        error: (!error.is_empty()).then_some(error),
+    }))
+}
+
+/// The newest term and this node's beat; where the tables are not there, neither is.
+pub async fn own_rows(
+    talk: &mut Talk,
+    node: &str,
+    until: Instant,
+) -> Result<(Option<Term>, Option<u64>), Failure> {
+    let sql = format!(
+        "SELECT (SELECT MAX(term) FROM foobar.term), (SELECT server FROM foobar.term ORDER BY term DESC LIMIT 1), \
+         (SELECT at FROM foobar.heartbeat WHERE node = {})",
+        quoted(node)
+    );
+    let rows = match talk.rows(&sql, until).await {
+        Ok(rows) => rows,
+        Err(failure) if failure.is_evidence() => return Err(failure),
+        Err(_) => return Ok((None, None)),
+    };
+    let Some(row) = rows.first() else {
+        return Ok((None, None));
+    };
+    let term = text(row, 0).parse().ok().map(|number| Term {
+        number,
+        server: ServerId(text(row, 1)),
+    });
+    Ok((term, text(row, 2).parse().ok()))
+}
+
+pub async fn survey(talk: &mut Talk, until: Instant) -> Result<Survey, Failure> {
+    survey_of(talk, Make::Mariadb, until).await
+}
+
+/// Settings and counters; both makes tell them in the same words.
+pub async fn survey_of(talk: &mut Talk, make: Make, until: Instant) -> Result<Survey, Failure> {
+    let mut survey = Survey::default();
+    let wanted: Vec<_> = preflight::settings(make).map(quoted).collect();
+    let variables = format!(
+        "SHOW GLOBAL VARIABLES WHERE Variable_name IN ({})",
+        wanted.join(", ")
+    );
+    for row in talk.rows(&variables, until).await? {
+        survey
+            .settings
+            .insert(text(&row, 0).to_ascii_lowercase(), text(&row, 1));
+    }
+    for row in talk.rows(COUNTERS, until).await? {
+        if let Ok(count) = text(&row, 1).parse() {
+            survey
+                .counters
+                .insert(text(&row, 0).to_ascii_lowercase(), count);
+        }
+    }
+    let tables = talk.rows(TABLES, until).await?;
+    let tables = tables.first().map(|row| text(row, 0)).unwrap_or_default();
+    survey.settings.insert(preflight::TABLES.to_owned(), tables);
+    Ok(survey)
+}
+
+pub async fn perform(
+    talk: &mut Talk,
+    task: &Task,
+    stage: &Stage,
+    until: Instant,
+) -> Result<Position, Failure> {
+    match task {
+        Task::Inspect => {}
+        Task::StopReceiving => say(talk, &["STOP SLAVE IO_THREAD"], until).await?,
+        Task::StartReceiving => say(talk, &["START SLAVE IO_THREAD"], until).await?,
+        Task::Apply(set) => apply(talk, set, until).await?,
+        Task::BecomeSource => {
+            let steps = [
+                "STOP ALL SLAVES",
+                "RESET SLAVE ALL",
+                "SET GLOBAL rpl_semi_sync_slave_enabled = 0",
+                "SET GLOBAL rpl_semi_sync_master_enabled = 1",
+            ];
+            say(talk, &steps, until).await?;
+        }
+        Task::Follow(member) => follow(talk, *member, stage, until).await?,
+        Task::OpenWrites => {
+            wait_for_replica(talk, CLIENTS, until).await?;
+            say(talk, &["SET GLOBAL read_only = 0"], until).await?;
+        }
+        Task::CloseWrites => {
+            say(
+                talk,
+                &[
+                    "SET SESSION lock_wait_timeout = 2",
+                    "SET GLOBAL read_only = 1",
+                ],
+                until,
+            )
+            .await?;
+        }
+        Task::BeginTerm(term) => {
+            let sql = format!(
+                "INSERT INTO foobar.term (term, server, who) VALUES ({term}, @@server_id, {})",
+                quoted(&stage.who)
+            );
+            say(talk, &[&sql], until).await?;
+        }
+        Task::DisarmSource => {
+            say(
+                talk,
+                &["SET GLOBAL rpl_semi_sync_master_enabled = 0"],
+                until,
+            )
+            .await?
+        }
+    }
+    position(talk, until).await
+}
+
+async fn position(talk: &mut Talk, until: Instant) -> Result<Position, Failure> {
+    let rows = talk.rows_here("SELECT @@gtid_binlog_state", until).await?;
+    let executed = set(&rows.first().map(|row| text(row, 0)).unwrap_or_default())?;
+    let rows = talk.rows_here("SHOW ALL SLAVES STATUS", until).await?;
+    let received = rows
+        .first()
+        .and_then(|row| named(row, "Gtid_IO_Pos"))
+        .unwrap_or_default();
+    let received = set(&received)?.plus(&executed).map_err(ours)?;
+    Ok(Position { executed, received })
+}
+
+/// In strict mode a domain's numbers only rise: the highest of each is what to wait for.
+async fn apply(talk: &mut Talk, set: &GtidSet, until: Instant) -> Result<(), Failure> {
+    let GtidSet::Mariadb(set) = set else {
+        return Err(Failure::Ours("a GTID set of MySQL".to_owned()));
+    };
+    let mut highest = std::collections::BTreeMap::new();
+    for ((domain, server), number) in set {
+        let known = highest.entry(*domain).or_insert((*number, *server));
+        *known = (*known).max((*number, *server));
+    }
+    let wanted: Vec<_> = highest
+        .into_iter()
+        .map(|(domain, (number, server))| format!("{domain}-{server}-{number}"))
+        .collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    // A server that is nobody's replica waits for ever: what it has, it has.
+    let is_replica = !talk
+        .rows_here("SHOW ALL SLAVES STATUS", until)
+        .await?
+        .is_empty();
+    if !is_replica {
+        return Ok(());
+    }
+    let sql = format!(
+        "SELECT MASTER_GTID_WAIT('{}', {:.1})",
+        wanted.join(","),
+        seconds_until(until)
+    );
+    let rows = talk.rows_here(&sql, until).await?;
+    match rows.first().map(|row| text(row, 0)).as_deref() {
+        Some("0") => Ok(()),
+        _ => Err(Failure::Ours("not applied in time".to_owned())),
+    }
+}
+
+async fn follow(
+    talk: &mut Talk,
+    member: usize,
+    stage: &Stage,
+    until: Instant,
+) -> Result<(), Failure> {
+    let source = stage
+        .members
+        .get(member)
+        .ok_or_else(|| Failure::Ours("no such member".to_owned()))?;
+    let is_replica = !talk
+        .rows_here("SHOW ALL SLAVES STATUS", until)
+        .await?
+        .is_empty();
+    let change = format!(
+        "CHANGE MASTER TO MASTER_HOST = {}, MASTER_PORT = {}, MASTER_USER = {}, MASTER_PASSWORD = {}, \
+         MASTER_USE_GTID = slave_pos, MASTER_HEARTBEAT_PERIOD = 0.3, MASTER_CONNECT_RETRY = 1",
+        quoted(&source.ip().to_string()),
+        source.port(),
+        quoted(&stage.replication.user),
+        quoted(&stage.replication.password)
+    );
+    let mut steps = vec![
+        "SET GLOBAL read_only = 1",
+        "SET GLOBAL rpl_semi_sync_slave_enabled = 1",
+        "STOP ALL SLAVES",
+    ];
+    if !is_replica {
+        // What it wrote itself it need not be sent.
+        steps.push("SET GLOBAL gtid_slave_pos = @@gtid_binlog_pos");
+    }
+    steps.extend([&change, "START SLAVE"]);
+    say(talk, &steps, until).await?;
+    if !is_replica {
+        // Takes a second, and nothing waits for it.
+        say(
+            talk,
+            &["SET GLOBAL rpl_semi_sync_master_enabled = 0"],
+            until,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Writes that nobody could acknowledge must not begin.
+pub async fn wait_for_replica(
+    talk: &mut Talk,
+    clients: &str,
+    until: Instant,
+) -> Result<(), Failure> {
+    loop {
+        let rows = talk.rows_here(clients, until).await?;
+        if rows
+            .first()
+            .is_some_and(|row| text(row, 1).parse::<u32>().is_ok_and(|count| count > 0))
+        {
+            return Ok(());
+        }
+        time::sleep(Duration::from_millis(5)).await;
+        if Instant::now() + Duration::from_millis(50) > until {
+            return Err(Failure::Ours("no replica came to acknowledge".to_owned()));
+        }
+    }
+}
+
+pub async fn say(talk: &mut Talk, statements: &[&str], until: Instant) -> Result<(), Failure> {
+    for statement in statements {
+        talk.rows_here(statement, until).await?;
+    }
+    Ok(())
+}
+
+fn set(text: &str) -> Result<GtidSet, Failure> {
+    GtidSet::mariadb(text).map_err(ours)
+}
+
+fn ours(error: crate::mysql::gtid::NotAGtidSet) -> Failure {
+    Failure::Ours(error.to_string())
+}
+
+const VARIABLES: &str = "SELECT @@server_id, @@version, @@read_only, @@gtid_binlog_state, \
+    @@rpl_semi_sync_master_enabled, @@rpl_semi_sync_slave_enabled, @@wsrep_on";
+const STATUS: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Rpl_semi_sync_master_status', \
+    'Rpl_semi_sync_master_clients', 'wsrep_cluster_status', 'wsrep_local_state', 'wsrep_ready', \
+    'wsrep_cluster_state_uuid', 'wsrep_cluster_size')";
+const CLIENTS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_master_clients'";
+const COUNTERS: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Com_select', 'Com_insert', 'Com_update', \
+    'Com_delete', 'Com_replace', 'Com_commit', 'Threads_connected', 'Threads_running', 'Uptime')";
+const TABLES: &str = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'foobar' \
+    AND TABLE_NAME IN ('heartbeat', 'term')";

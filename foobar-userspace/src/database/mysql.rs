@@ -1,0 +1,274 @@
+//! The SQL of MySQL 8.4 and later.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use mysql_async::Row;
+use tokio::time::Instant;
+
+use super::{
+    Talk,
+    hand::Stage,
+    mariadb::{own_rows, say, survey_of, wait_for_replica},
+    talk::{is_on, named, quoted, seconds_until, text},
+};
+use crate::mysql::{
+    Failure, GtidSet, Picture, ServerId,
+    observation::{GroupView, Make, Replication, SemiSync, Survey},
+    task::{Position, Task},
+};
+
+pub async fn picture(talk: &mut Talk, node: &str, until: Instant) -> Result<Picture, Failure> {
+    let rows = talk.rows(VARIABLES, until).await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| Failure::Ours("no variables".to_owned()))?;
+    // Semi-sync is a plugin: without it these are not there.
+    let more = talk.rows(SEMI_SYNC, until).await?;
+    let more = |name: &str| {
+        let row = more
+            .iter()
+            .find(|row| text(row, 0).eq_ignore_ascii_case(name));
+        row.map(|row| text(row, 1)).unwrap_or_default()
+    };
+    let server = ServerId(text(row, 0));
+    let executed = set(&text(row, 5))?;
+    let group = group(talk, &server, until).await?;
+    let replication = match group {
+        Some(_) => None,
+        None => replication(talk, &executed, until).await?,
+    };
+    let (term, beat) = own_rows(talk, node, until).await?;
+    Ok(Picture {
+        make: Make::Mysql,
+        version: text(row, 1),
+        read_only: is_on(&text(row, 2)),
+        super_read_only: is_on(&text(row, 3)),
+        offline: is_on(&text(row, 4)),
+        replication,
+        term,
+        beat,
+        semi_sync: SemiSync {
+            armed: is_on(&more("rpl_semi_sync_source_enabled")),
+            in_effect: is_on(&more("Rpl_semi_sync_source_status")),
+            replicas: more("Rpl_semi_sync_source_clients").parse().unwrap_or(0),
+            acknowledges: is_on(&more("rpl_semi_sync_replica_enabled")),
+        },
+        group,
+        galera: None,
+        server,
+        executed,
+    })
+}
+
+/// The group as this member sees it; a group of which it was expelled shows itself alone, and OFFLINE or ERROR.
+async fn group(
+    talk: &mut Talk,
+    server: &ServerId,
+    until: Instant,
+) -> Result<Option<GroupView>, Failure> {
+    let rows = talk.rows(GROUP, until).await?;
+    let Some(own) = rows.iter().find(|row| text(row, 0) == server.0) else {
+        return Ok(None);
+    };
+    let state = |row: &Row| text(row, 1);
+    let reachable = |row: &&Row| matches!(state(row).as_str(), "ONLINE" | "RECOVERING");
+    Ok(Some(GroupView {
+        online: state(own) == "ONLINE",
+        primary: text(own, 2) == "PRIMARY",
+        of_primary: rows
+            .iter()
+            .find(|row| text(row, 2) == "PRIMARY")
+            .map(|row| ServerId(text(row, 0))),
+        reachable: rows.iter().filter(reachable).count(),
+        members: rows.len(),
+    }))
+}
+
+async fn replication(
+    talk: &mut Talk,
+    executed: &GtidSet,
+    until: Instant,
+) -> Result<Option<Replication>, Failure> {
+    let rows = talk.rows("SHOW REPLICA STATUS", until).await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let heartbeats = talk.rows(HEARTBEATS, until).await?;
+    let column = |name: &str| named(row, name).unwrap_or_default();
+    let received = set(&column("Retrieved_Gtid_Set"))?
+        .plus(executed)
+        .map_err(ours)?;
+    let mut pulse = DefaultHasher::new();
+    heartbeats.first().map(|row| text(row, 0)).hash(&mut pulse);
+    for name in [
+        "Source_Log_File",
+        "Read_Source_Log_Pos",
+        "Retrieved_Gtid_Set",
+    ] {
+        column(name).hash(&mut pulse);
+    }
+    let source = column("Source_UUID");
+    let error = ["Last_IO_Error", "Last_SQL_Error"]
+        .map(column)
+        .join(" ")
+        .trim()
+        .to_owned();
+    Ok(Some(Replication {
+        source: (!source.is_empty()).then_some(ServerId(source)),
+        receiving: column("Replica_IO_Running") == "Yes",
+        applying: column("Replica_SQL_Running") == "Yes",
+        pulse: pulse.finish(),
+        behind: column("Seconds_Behind_Source").parse().ok(),
+        received,
+        error: (!error.is_empty()).then_some(error),
+    }))
+}
+
+pub async fn survey(talk: &mut Talk, until: Instant) -> Result<Survey, Failure> {
+    survey_of(talk, Make::Mysql, until).await
+}
+
+pub async fn perform(
+    talk: &mut Talk,
+    task: &Task,
+    stage: &Stage,
+    until: Instant,
+) -> Result<Position, Failure> {
+    match task {
+        Task::Inspect => {}
+        Task::StopReceiving => say(talk, &["STOP REPLICA IO_THREAD"], until).await?,
+        Task::StartReceiving => say(talk, &["START REPLICA IO_THREAD"], until).await?,
+        Task::Apply(set) => apply(talk, set, until).await?,
+        Task::BecomeSource => {
+            let steps = [
+                "STOP REPLICA",
+                "RESET REPLICA ALL",
+                "SET GLOBAL rpl_semi_sync_replica_enabled = 0",
+                "SET GLOBAL rpl_semi_sync_source_enabled = 1",
+            ];
+            say(talk, &steps, until).await?;
+        }
+        Task::Follow(member) => follow(talk, *member, stage, until).await?,
+        Task::OpenWrites => {
+            wait_for_replica(talk, CLIENTS, until).await?;
+            say(
+                talk,
+                &["SET GLOBAL super_read_only = 0", "SET GLOBAL read_only = 0"],
+                until,
+            )
+            .await?;
+        }
+        Task::CloseWrites => {
+            let steps = [
+                "SET SESSION lock_wait_timeout = 2",
+                "SET GLOBAL super_read_only = 1",
+            ];
+            say(talk, &steps, until).await?;
+        }
+        Task::BeginTerm(term) => {
+            let sql = format!(
+                "INSERT INTO foobar.term (term, server, who) VALUES ({term}, @@server_uuid, {})",
+                quoted(&stage.who)
+            );
+            say(talk, &[&sql], until).await?;
+        }
+        Task::DisarmSource => {
+            say(
+                talk,
+                &["SET GLOBAL rpl_semi_sync_source_enabled = 0"],
+                until,
+            )
+            .await?
+        }
+    }
+    position(talk, until).await
+}
+
+async fn position(talk: &mut Talk, until: Instant) -> Result<Position, Failure> {
+    let rows = talk.rows_here("SELECT @@gtid_executed", until).await?;
+    let executed = set(&rows.first().map(|row| text(row, 0)).unwrap_or_default())?;
+    let rows = talk.rows_here("SHOW REPLICA STATUS", until).await?;
+    let received = rows
+        .first()
+        .and_then(|row| named(row, "Retrieved_Gtid_Set"))
+        .unwrap_or_default();
+    let received = set(&received)?.plus(&executed).map_err(ours)?;
+    Ok(Position { executed, received })
+}
+
+async fn apply(talk: &mut Talk, set: &GtidSet, until: Instant) -> Result<(), Failure> {
+    if set.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "SELECT WAIT_FOR_EXECUTED_GTID_SET('{set}', {:.1})",
+        seconds_until(until)
+    );
+    let rows = talk.rows_here(&sql, until).await?;
+    match rows.first().map(|row| text(row, 0)).as_deref() {
+        Some("0") => Ok(()),
+        _ => Err(Failure::Ours("not applied in time".to_owned())),
+    }
+}
+
+async fn follow(
+    talk: &mut Talk,
+    member: usize,
+    stage: &Stage,
+    until: Instant,
+) -> Result<(), Failure> {
+    let source = stage
+        .members
+        .get(member)
+        .ok_or_else(|| Failure::Ours("no such member".to_owned()))?;
+    let was_replica = !talk
+        .rows_here("SHOW REPLICA STATUS", until)
+        .await?
+        .is_empty();
+    let change = format!(
+        "CHANGE REPLICATION SOURCE TO SOURCE_HOST = {}, SOURCE_PORT = {}, SOURCE_USER = {}, SOURCE_PASSWORD = {}, \
+         SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 86400, \
+         SOURCE_HEARTBEAT_PERIOD = 0.3",
+        quoted(&source.ip().to_string()),
+        source.port(),
+        quoted(&stage.replication.user),
+        quoted(&stage.replication.password)
+    );
+    let steps = [
+        "SET GLOBAL super_read_only = 1",
+        "SET GLOBAL rpl_semi_sync_replica_enabled = 1",
+        "STOP REPLICA",
+        &change,
+        "START REPLICA",
+    ];
+    say(talk, &steps, until).await?;
+    if !was_replica {
+        // Takes a second, and nothing waits for it.
+        say(
+            talk,
+            &["SET GLOBAL rpl_semi_sync_source_enabled = 0"],
+            until,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+fn set(text: &str) -> Result<GtidSet, Failure> {
+    GtidSet::mysql(text).map_err(ours)
+}
+
+fn ours(error: crate::mysql::gtid::NotAGtidSet) -> Failure {
+    Failure::Ours(error.to_string())
+}
+
+const VARIABLES: &str = "SELECT @@server_uuid, @@version, @@read_only, @@super_read_only, @@offline_mode, @@gtid_executed";
+const SEMI_SYNC: &str = "SELECT VARIABLE_NAME, VARIABLE_VALUE FROM performance_schema.global_variables \
+    WHERE VARIABLE_NAME IN ('rpl_semi_sync_source_enabled', 'rpl_semi_sync_replica_enabled') \
+    UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM performance_schema.global_status \
+    WHERE VARIABLE_NAME IN ('Rpl_semi_sync_source_status', 'Rpl_semi_sync_source_clients')";
+const GROUP: &str =
+    "SELECT MEMBER_ID, MEMBER_STATE, MEMBER_ROLE FROM performance_schema.replication_group_members";
+const HEARTBEATS: &str = "SELECT COUNT_RECEIVED_HEARTBEATS FROM performance_schema.replication_connection_status \
+    WHERE CHANNEL_NAME = ''";
+const CLIENTS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_source_clients'";

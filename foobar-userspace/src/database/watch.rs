@@ -1,0 +1,104 @@
+//! The checks of one member, again and again.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::mpsc,
+    time::{self, Instant, MissedTickBehavior},
+};
+
+use super::{Endpoint, Talk, mariadb, mysql};
+use crate::mysql::{
+    Failure, Observation, Picture,
+    observation::{Make, Survey},
+};
+
+/// What came of a check.
+#[derive(Debug)]
+pub enum Seen {
+    Checked {
+        member: usize,
+        observation: Observation,
+        took: Duration,
+    },
+    Surveyed {
+        member: usize,
+        survey: Survey,
+    },
+}
+
+/// Looks at a member every so often until nobody listens.
+pub async fn watch(
+    member: usize,
+    endpoint: Endpoint,
+    node: String,
+    every: Duration,
+    timeout: Duration,
+    seen: mpsc::Sender<Seen>,
+) {
+    let mut talk = Talk::new(endpoint, Vec::new());
+    let mut make = None;
+    let mut ticks = time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next_survey = Instant::now();
+    loop {
+        ticks.tick().await;
+        let begun = Instant::now();
+        let picture = look(&mut talk, &mut make, &node, begun + timeout).await;
+        let answered = picture.is_ok();
+        let observation = match picture {
+            Ok(picture) => Observation::Answered(Box::new(picture)),
+            Err(failure) => {
+                // Another server may answer at this address next.
+                make = None;
+                Observation::Failed(failure)
+            }
+        };
+        let took = begun.elapsed();
+        if seen
+            .send(Seen::Checked {
+                member,
+                observation,
+                took,
+            })
+            .await
+            .is_err()
+        {
+            return;
+        }
+        if answered && begun >= next_survey {
+            next_survey = begun + SURVEY;
+            let until = Instant::now() + timeout.max(SURVEY_WITHIN);
+            let survey = match make {
+                Some(Make::Mariadb) => mariadb::survey(&mut talk, until).await,
+                Some(Make::Mysql) => mysql::survey(&mut talk, until).await,
+                None => continue,
+            };
+            // What keeps a survey from coming the next check tells.
+            if let Ok(survey) = survey
+                && seen.send(Seen::Surveyed { member, survey }).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+async fn look(
+    talk: &mut Talk,
+    make: &mut Option<Make>,
+    node: &str,
+    until: Instant,
+) -> Result<Picture, Failure> {
+    let known = match make {
+        Some(known) => *known,
+        None => *make.insert(talk.make(until).await?),
+    };
+    match known {
+        Make::Mariadb => mariadb::picture(talk, node, until).await,
+        Make::Mysql => mysql::picture(talk, node, until).await,
+    }
+}
+
+const SURVEY: Duration = Duration::from_secs(1);
+const SURVEY_WITHIN: Duration = Duration::from_secs(1);

@@ -1,0 +1,389 @@
+//! A primary is lost: who takes over, in which steps, and when to give up.
+//!
+//! Revoke, choose, drain, become, attach, open, prove. Until `prove` is acknowledged by a replica the writer address leads
+//! nowhere (N1, N8); what may be undone is undone when a step fails; what may not leaves the cluster to a human.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use super::task::{Effect, Outcome, Position, Report, Round, Task};
+
+/// A failover under way.
+#[derive(Clone, Debug)]
+pub struct Failover {
+    /// Who is to be deposed; nobody where a primary that came back takes its writes again.
+    pub lost: Option<usize>,
+    pub term: u64,
+    survivors: Vec<usize>,
+    /// Who must be the candidate, if it is not for the positions to say.
+    wanted: Option<usize>,
+    stage: Stage,
+    round: Round,
+    next: u64,
+    positions: BTreeMap<usize, Position>,
+    candidate: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    Revoke,
+    Drain,
+    Become,
+    Attach,
+    Open,
+    Prove,
+    Over,
+}
+
+/// Where it stands after an event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Course {
+    Going,
+    /// This member takes the writes now.
+    Won(usize),
+    /// Nothing was promoted.
+    GivenUp(String),
+}
+
+impl Failover {
+    /// `survivors`: all other members; each must take part (N3: with one acknowledging replica of two, only both together
+    /// surely have every acknowledged write).
+    #[must_use]
+    pub fn begin(
+        lost: usize,
+        survivors: Vec<usize>,
+        term: u64,
+        first_order: u64,
+        now: Instant,
+    ) -> (Self, Vec<Effect>) {
+        let mut failover = Self {
+            lost: Some(lost),
+            term,
+            survivors,
+            wanted: None,
+            stage: Stage::Revoke,
+            round: Round::default(),
+            next: first_order,
+            positions: BTreeMap::new(),
+            candidate: None,
+        };
+        let orders = failover
+            .survivors
+            .iter()
+            .map(|member| (*member, Task::StopReceiving))
+            .collect();
+        let effects = failover.round(Stage::Revoke, orders, REVOKE, now);
+        (failover, effects)
+    }
+
+    /// A primary came back, read-only by its own configuration, before anybody took its place: it goes on where it stopped,
+    /// if it has all that the others have.
+    #[must_use]
+    pub fn reopen(
+        primary: usize,
+        members: Vec<usize>,
+        term: u64,
+        first_order: u64,
+        now: Instant,
+    ) -> (Self, Vec<Effect>) {
+        let (mut failover, _) = Self::begin(primary, members, term, first_order, now);
+        failover.lost = None;
+        failover.wanted = Some(primary);
+        failover.next = first_order;
+        let orders = failover
+            .survivors
+            .iter()
+            .map(|member| (*member, Task::Inspect))
+            .collect();
+        let effects = failover.round(Stage::Revoke, orders, STEP, now);
+        (failover, effects)
+    }
+
+    #[must_use]
+    pub const fn phase(&self) -> &'static str {
+        phase_of(self.stage)
+    }
+
+    #[must_use]
+    pub const fn opens(&self) -> Option<usize> {
+        match self.stage {
+            Stage::Open | Stage::Prove => self.candidate,
+            _ => None,
+        }
+    }
+
+    /// Of the last order given.
+    #[must_use]
+    pub const fn last_order(&self) -> u64 {
+        self.next
+    }
+
+    pub fn hear(&mut self, number: u64, report: Report, now: Instant) -> (Course, Vec<Effect>) {
+        let outcome = self.round.hear(number, report);
+        self.advance(outcome, now)
+    }
+
+    pub fn tick(&mut self, now: Instant) -> (Course, Vec<Effect>) {
+        let outcome = self.round.tick(now);
+        self.advance(outcome, now)
+    }
+
+    fn advance(&mut self, outcome: Outcome, now: Instant) -> (Course, Vec<Effect>) {
+        if self.stage == Stage::Over {
+            return (Course::Going, Vec::new());
+        }
+        match outcome {
+            Outcome::Waiting => (Course::Going, Vec::new()),
+            Outcome::Failed(why) => self.give_up(&why, now),
+            Outcome::Done(reports) => self.proceed(reports, now),
+        }
+    }
+
+    fn proceed(
+        &mut self,
+        reports: BTreeMap<usize, Position>,
+        now: Instant,
+    ) -> (Course, Vec<Effect>) {
+        match (self.stage, self.candidate) {
+            (Stage::Revoke, _) => {
+                self.positions = reports;
+                let Some(candidate) = candidate(&self.positions, self.wanted) else {
+                    return self.give_up("no survivor has everything that the others have", now);
+                };
+                self.candidate = Some(candidate);
+                let all = self.positions[&candidate].all();
+                let effects = self.round(
+                    Stage::Drain,
+                    vec![(candidate, Task::Apply(all))],
+                    DRAIN,
+                    now,
+                );
+                (Course::Going, effects)
+            }
+            (Stage::Drain, Some(candidate)) => {
+                // N5: a survivor's relay log goes when it follows the candidate; by now the candidate has all of it applied.
+                let applied = &reports[&candidate].executed;
+                if !self
+                    .positions
+                    .values()
+                    .all(|position| applied.covers(&position.received))
+                {
+                    return self
+                        .give_up("the candidate has not applied all that was received", now);
+                }
+                let effects = self.round(
+                    Stage::Become,
+                    vec![(candidate, Task::BecomeSource)],
+                    STEP,
+                    now,
+                );
+                (Course::Going, effects)
+            }
+            (Stage::Become, Some(candidate)) => {
+                let others = self.survivors.iter().filter(|member| **member != candidate);
+                let orders = others
+                    .map(|member| (*member, Task::Follow(candidate)))
+                    .collect();
+                let effects = self.round(Stage::Attach, orders, STEP, now);
+                (Course::Going, effects)
+            }
+            (Stage::Attach, Some(candidate)) => {
+                let effects =
+                    self.round(Stage::Open, vec![(candidate, Task::OpenWrites)], STEP, now);
+                (Course::Going, effects)
+            }
+            (Stage::Open, Some(candidate)) => {
+                let prove = vec![(candidate, Task::BeginTerm(self.term))];
+                let effects = self.round(Stage::Prove, prove, STEP, now);
+                (Course::Going, effects)
+            }
+            (Stage::Prove, Some(candidate)) => {
+                self.stage = Stage::Over;
+                // Never waited for: on a semi-synchronous primary without replicas it hangs exactly now.
+                let old = self.lost.map(|lost| (lost, Task::CloseWrites));
+                let (_, mut effects) =
+                    Round::begin(old.into_iter().collect(), STEP, &mut self.next, now);
+                effects.push(Effect::Hook("promoted", Some(candidate)));
+                (Course::Won(candidate), effects)
+            }
+            _ => self.give_up("it lost its way", now),
+        }
+    }
+
+    /// Undoes what can be undone. From `become` on the candidate has no source any more: that is a human's.
+    fn give_up(&mut self, why: &str, now: Instant) -> (Course, Vec<Effect>) {
+        let stage = self.stage;
+        self.stage = Stage::Over;
+        let orders: Vec<_> = match (stage, self.candidate) {
+            (Stage::Revoke | Stage::Drain, _) => self
+                .survivors
+                .iter()
+                .filter(|member| self.wanted != Some(**member))
+                .map(|member| (*member, Task::StartReceiving))
+                .collect(),
+            (Stage::Open | Stage::Prove, Some(candidate)) => vec![(candidate, Task::CloseWrites)],
+            _ => Vec::new(),
+        };
+        let (_, mut effects) = Round::begin(orders, STEP, &mut self.next, now);
+        effects.push(Effect::Hook("failover-given-up", self.lost));
+        (
+            Course::GivenUp(format!("{}: {why}", phase_of(stage))),
+            effects,
+        )
+    }
+
+    fn round(
+        &mut self,
+        stage: Stage,
+        orders: Vec<(usize, Task)>,
+        within: Duration,
+        now: Instant,
+    ) -> Vec<Effect> {
+        self.stage = stage;
+        let (round, mut effects) = Round::begin(orders, within, &mut self.next, now);
+        self.round = round;
+        effects.push(Effect::Audit(format!(
+            "failover to term {}: {}",
+            self.term,
+            self.phase()
+        )));
+        effects
+    }
+}
+
+const fn phase_of(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Revoke => "revoke",
+        Stage::Drain => "drain",
+        Stage::Become => "become",
+        Stage::Attach => "attach",
+        Stage::Open => "open",
+        Stage::Prove => "prove",
+        Stage::Over => "over",
+    }
+}
+
+/// The survivor that has everything the others have; of several the first.
+fn candidate(positions: &BTreeMap<usize, Position>, wanted: Option<usize>) -> Option<usize> {
+    positions
+        .iter()
+        .filter(|(member, _)| wanted.is_none_or(|wanted| wanted == **member))
+        .find(|(_, position)| {
+            let all = position.all();
+            positions.values().all(|other| all.covers(&other.all()))
+        })
+        .map(|(member, _)| *member)
+}
+
+/// MariaDB needs 1.1 to 2.1 s to stop receiving from a primary that hangs.
+const REVOKE: Duration = Duration::from_secs(5);
+const DRAIN: Duration = Duration::from_secs(30);
+const STEP: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mysql::gtid::GtidSet;
+
+    fn position(executed: &str, received: &str) -> Position {
+        let set = |text| GtidSet::mariadb(text).expect("a set");
+        Position {
+            executed: set(executed),
+            received: set(received),
+        }
+    }
+
+    fn orders(effects: &[Effect]) -> Vec<(u64, usize, Task)> {
+        effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Order(order) => Some((order.number, order.member, order.task.clone())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Reports on every order; the last answer.
+    fn answer(
+        failover: &mut Failover,
+        effects: &[Effect],
+        position: impl Fn(usize) -> Position,
+    ) -> (Course, Vec<Effect>) {
+        let mut last = (Course::Going, Vec::new());
+        for (number, member, _) in orders(effects) {
+            last = failover.hear(number, Report::Done(position(member)), Instant::now());
+        }
+        last
+    }
+
+    #[test]
+    fn the_most_advanced_takes_over_in_the_order_that_loses_nothing() {
+        let now = Instant::now();
+        let (mut failover, effects) = Failover::begin(0, vec![1, 2], 7, 0, now);
+        let has = |member| match member {
+            1 => position("0-1-90", "0-1-95"),
+            _ => position("0-1-99", "0-1-100"),
+        };
+        let mut seen = orders(&effects);
+        let mut step = answer(&mut failover, &effects, has);
+        while step.0 == Course::Going {
+            seen.extend(orders(&step.1));
+            let applied = |member| match member {
+                2 => position("0-1-100", "0-1-100"),
+                member => has(member),
+            };
+            step = answer(&mut failover, &step.1.clone(), applied);
+        }
+        assert_eq!(step.0, Course::Won(2));
+        seen.extend(orders(&step.1));
+        let tasks: Vec<_> = seen
+            .into_iter()
+            .map(|(_, member, task)| (member, task))
+            .collect();
+        let all = GtidSet::mariadb("0-1-100").expect("a set");
+        assert_eq!(
+            tasks,
+            [
+                (1, Task::StopReceiving),
+                (2, Task::StopReceiving),
+                (2, Task::Apply(all)),
+                (2, Task::BecomeSource),
+                (1, Task::Follow(2)),
+                (2, Task::OpenWrites),
+                (2, Task::BeginTerm(7)),
+                (0, Task::CloseWrites),
+            ]
+        );
+    }
+
+    #[test]
+    fn one_survivor_that_does_not_stop_receiving_ends_it_and_the_other_goes_on() {
+        let now = Instant::now();
+        let (mut failover, effects) = Failover::begin(0, vec![1, 2], 2, 0, now);
+        let orders_given = orders(&effects);
+        let first = Report::Done(position("0-1-5", "0-1-5"));
+        let (course, _) = failover.hear(orders_given[0].0, first, now);
+        assert_eq!(course, Course::Going);
+        let (course, effects) = failover.tick(now + REVOKE + STEP);
+        assert!(matches!(course, Course::GivenUp(_)), "{course:?}");
+        let tasks: Vec<_> = orders(&effects)
+            .into_iter()
+            .map(|(_, _, task)| task)
+            .collect();
+        assert_eq!(tasks, [Task::StartReceiving, Task::StartReceiving]);
+    }
+
+    #[test]
+    fn survivors_of_whom_neither_has_everything_promote_nobody() {
+        let now = Instant::now();
+        let (mut failover, effects) = Failover::begin(0, vec![1, 2], 2, 0, now);
+        let torn = |member| match member {
+            1 => position("0-1-9,0-7-1", "0-1-9"),
+            _ => position("0-1-10", "0-1-10"),
+        };
+        let (course, _) = answer(&mut failover, &effects, torn);
+        assert!(matches!(course, Course::GivenUp(_)), "{course:?}");
+    }
+}

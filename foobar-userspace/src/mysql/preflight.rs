@@ -1,0 +1,426 @@
+//! What must be so before a failover may be trusted, and the SQL that mends what is not.
+
+use std::time::Duration;
+
+use super::observation::{Make, Picture, Survey};
+
+/// The tables that foobar writes to: beats by which lag is told and hung disks are found, and terms. The operator makes
+/// them; foobar never does.
+pub const SCHEMA: &str = "\
+CREATE DATABASE IF NOT EXISTS foobar;
+CREATE TABLE IF NOT EXISTS foobar.heartbeat (node VARCHAR(64) NOT NULL PRIMARY KEY, at BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB;
+CREATE TABLE IF NOT EXISTS foobar.term (term BIGINT UNSIGNED NOT NULL PRIMARY KEY, server VARCHAR(64) NOT NULL, who \
+VARCHAR(64) NOT NULL, at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP) ENGINE=InnoDB;";
+
+/// A point that is not as it must be.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Lack {
+    /// None: of the cluster as a whole.
+    pub member: Option<usize>,
+    pub what: String,
+    /// SQL, or what else to do.
+    pub cure: String,
+}
+
+/// A member as the preflight looks at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    pub picture: Option<&'a Picture>,
+    pub survey: Option<&'a Survey>,
+    pub is_primary: bool,
+}
+
+/// Everything that keeps `promote` from being armed.
+#[must_use]
+pub fn for_promotion(members: &[Candidate<'_>]) -> Vec<Lack> {
+    let mut lacks = Vec::new();
+    if members.len() != 3 {
+        lacks.push(Lack {
+            member: None,
+            what: format!(
+                "{} members: the arithmetic of acknowledgements is that of three",
+                members.len()
+            ),
+            cure: "name a primary and two replicas under `members`".to_owned(),
+        });
+    }
+    if !members.iter().any(|member| member.is_primary) {
+        lacks.push(Lack {
+            member: None,
+            what: "no primary is known".to_owned(),
+            cure: "`foobar mysql status` says why no member may take writes".to_owned(),
+        });
+    }
+    for (index, member) in members.iter().enumerate() {
+        let (Some(picture), Some(survey)) = (member.picture, member.survey) else {
+            lacks.push(Lack {
+                member: Some(index),
+                what: "not seen yet, or gone".to_owned(),
+                cure: "it must answer the monitor's account".to_owned(),
+            });
+            continue;
+        };
+        let points = match picture.make {
+            Make::Mariadb => MARIADB,
+            Make::Mysql => MYSQL,
+        };
+        lacks.extend(
+            points
+                .iter()
+                .filter(|point| !point.holds(survey))
+                .map(|point| Lack {
+                    member: Some(index),
+                    what: point.told(survey),
+                    cure: point.cure.to_owned(),
+                }),
+        );
+        lacks.extend(role(member.is_primary, picture).map(|(what, cure)| Lack {
+            member: Some(index),
+            what,
+            cure,
+        }));
+    }
+    lacks
+}
+
+/// What a primary and what a replica must be, beside their settings.
+fn role(is_primary: bool, picture: &Picture) -> Option<(String, String)> {
+    let (source, replica) = match picture.make {
+        Make::Mariadb => (
+            "rpl_semi_sync_master_enabled",
+            "rpl_semi_sync_slave_enabled",
+        ),
+        Make::Mysql => (
+            "rpl_semi_sync_source_enabled",
+            "rpl_semi_sync_replica_enabled",
+        ),
+    };
+    if is_primary && !(picture.semi_sync.armed && picture.semi_sync.in_effect) {
+        return Some((
+            "semi-synchronous replication is not in effect".to_owned(),
+            format!("once a replica is connected: SET GLOBAL {source} = 1"),
+        ));
+    }
+    if !is_primary && !picture.semi_sync.acknowledges {
+        return Some((
+            "the replica does not acknowledge".to_owned(),
+            format!(
+                "SET GLOBAL {replica} = 1, then restart its receiver; and the same in its configuration"
+            ),
+        ));
+    }
+    let stopped = picture
+        .replication
+        .as_ref()
+        .is_none_or(|replication| !replication.is_running());
+    if !is_primary && stopped {
+        return Some((
+            "replication does not run".to_owned(),
+            "START REPLICA (START SLAVE), after mending what stopped it".to_owned(),
+        ));
+    }
+    None
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    setting: &'static str,
+    wanted: Wanted,
+    cure: &'static str,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    On,
+    Off,
+    Word(&'static str),
+    AtLeast(u64),
+    Exactly(u64),
+}
+
+impl Point {
+    fn holds(&self, survey: &Survey) -> bool {
+        let Some(value) = survey.settings.get(self.setting) else {
+            return false;
+        };
+        match self.wanted {
+            Wanted::On => matches!(value.as_str(), "1" | "ON"),
+            Wanted::Off => matches!(value.as_str(), "0" | "OFF"),
+            Wanted::Word(word) => value.eq_ignore_ascii_case(word),
+            Wanted::AtLeast(least) => value.parse::<u64>().is_ok_and(|value| value >= least),
+            Wanted::Exactly(wanted) => value.parse() == Ok(wanted),
+        }
+    }
+
+    fn told(&self, survey: &Survey) -> String {
+        match survey.settings.get(self.setting) {
+            Some(value) => format!("{} is {value}", self.setting),
+            None => format!("{} is not there", self.setting),
+        }
+    }
+}
+
+const fn point(setting: &'static str, wanted: Wanted, cure: &'static str) -> Point {
+    Point {
+        setting,
+        wanted,
+        cure,
+    }
+}
+
+/// The least time that a primary must wait for an acknowledgement rather than go on without.
+const LONG: u64 = Duration::from_secs(3600).as_millis() as u64;
+
+const MARIADB: &[Point] = &[
+    point(
+        "gtid_strict_mode",
+        Wanted::On,
+        "SET GLOBAL gtid_strict_mode = 1; and in its configuration",
+    ),
+    point(
+        "log_bin",
+        Wanted::On,
+        "log-bin in its configuration, then restart",
+    ),
+    point(
+        "log_slave_updates",
+        Wanted::On,
+        "log-slave-updates in its configuration, then restart",
+    ),
+    point(
+        "binlog_format",
+        Wanted::Word("ROW"),
+        "SET GLOBAL binlog_format = 'ROW'; and in its configuration",
+    ),
+    point(
+        "sync_binlog",
+        Wanted::Exactly(1),
+        "SET GLOBAL sync_binlog = 1; and in its configuration",
+    ),
+    point(
+        "innodb_flush_log_at_trx_commit",
+        Wanted::Exactly(1),
+        "SET GLOBAL innodb_flush_log_at_trx_commit = 1; and in its configuration",
+    ),
+    point(
+        "rpl_semi_sync_master_wait_point",
+        Wanted::Word("AFTER_SYNC"),
+        "SET GLOBAL rpl_semi_sync_master_wait_point = 'AFTER_SYNC'; and in its configuration",
+    ),
+    point(
+        "rpl_semi_sync_master_timeout",
+        Wanted::AtLeast(LONG),
+        "SET GLOBAL rpl_semi_sync_master_timeout = 3600000; and in its configuration",
+    ),
+    point(
+        "rpl_semi_sync_slave_kill_conn_timeout",
+        Wanted::Exactly(1),
+        "SET GLOBAL rpl_semi_sync_slave_kill_conn_timeout = 1; else a failover from a hung primary waits for it",
+    ),
+    point(
+        "foobar_tables",
+        Wanted::Exactly(2),
+        "on the primary, the two tables of foobar: `foobar mysql status --schema` prints them",
+    ),
+];
+
+const MYSQL: &[Point] = &[
+    point(
+        "gtid_mode",
+        Wanted::On,
+        "SET PERSIST gtid_mode = ON, by its steps",
+    ),
+    point(
+        "enforce_gtid_consistency",
+        Wanted::On,
+        "SET PERSIST enforce_gtid_consistency = ON",
+    ),
+    point(
+        "log_bin",
+        Wanted::On,
+        "log_bin in its configuration, then restart",
+    ),
+    point(
+        "log_replica_updates",
+        Wanted::On,
+        "log_replica_updates = ON in its configuration, then restart",
+    ),
+    point(
+        "binlog_format",
+        Wanted::Word("ROW"),
+        "SET PERSIST binlog_format = 'ROW'",
+    ),
+    point(
+        "sync_binlog",
+        Wanted::Exactly(1),
+        "SET PERSIST sync_binlog = 1",
+    ),
+    point(
+        "innodb_flush_log_at_trx_commit",
+        Wanted::Exactly(1),
+        "SET PERSIST innodb_flush_log_at_trx_commit = 1",
+    ),
+    point(
+        "rpl_semi_sync_source_wait_point",
+        Wanted::Word("AFTER_SYNC"),
+        "SET PERSIST rpl_semi_sync_source_wait_point = 'AFTER_SYNC'",
+    ),
+    point(
+        "rpl_semi_sync_source_timeout",
+        Wanted::AtLeast(LONG),
+        "SET PERSIST rpl_semi_sync_source_timeout = 3600000",
+    ),
+    point(
+        "rpl_semi_sync_source_wait_for_replica_count",
+        Wanted::Exactly(1),
+        "SET PERSIST rpl_semi_sync_source_wait_for_replica_count = 1",
+    ),
+    point(
+        "relay_log_recovery",
+        Wanted::On,
+        "relay_log_recovery = ON in its configuration, then restart",
+    ),
+    point("offline_mode", Wanted::Off, "SET GLOBAL offline_mode = 0"),
+    point(
+        "foobar_tables",
+        Wanted::Exactly(2),
+        "on the primary, the two tables of foobar: `foobar mysql status --schema` prints them",
+    ),
+];
+
+/// The settings that a survey must bring.
+pub fn settings(make: Make) -> impl Iterator<Item = &'static str> {
+    let points = match make {
+        Make::Mariadb => MARIADB,
+        Make::Mysql => MYSQL,
+    };
+    points
+        .iter()
+        .map(|point| point.setting)
+        .filter(|setting| *setting != TABLES)
+}
+
+/// How many of foobar's tables are there; no variable of the server.
+pub const TABLES: &str = "foobar_tables";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mysql::{
+        gtid::GtidSet,
+        observation::{Replication, SemiSync, ServerId},
+    };
+
+    fn good(make: Make) -> Survey {
+        let mut survey = Survey::default();
+        let points = match make {
+            Make::Mariadb => MARIADB,
+            Make::Mysql => MYSQL,
+        };
+        for point in points {
+            let value = match point.wanted {
+                Wanted::On => "1".to_owned(),
+                Wanted::Off => "0".to_owned(),
+                Wanted::Word(word) => word.to_owned(),
+                Wanted::AtLeast(value) | Wanted::Exactly(value) => value.to_string(),
+            };
+            survey.settings.insert(point.setting.to_owned(), value);
+        }
+        survey
+    }
+
+    fn picture(make: Make, is_primary: bool) -> Picture {
+        let none = GtidSet::Mariadb(Default::default());
+        Picture {
+            server: ServerId("1".to_owned()),
+            make,
+            version: String::new(),
+            read_only: !is_primary,
+            super_read_only: false,
+            offline: false,
+            replication: (!is_primary).then(|| Replication {
+                source: None,
+                receiving: true,
+                applying: true,
+                pulse: 0,
+                behind: None,
+                received: none.clone(),
+                error: None,
+            }),
+            executed: none,
+            term: None,
+            beat: None,
+            semi_sync: SemiSync {
+                armed: is_primary,
+                in_effect: is_primary,
+                replicas: 2,
+                acknowledges: !is_primary,
+            },
+            group: None,
+            galera: None,
+        }
+    }
+
+    #[test]
+    fn three_good_members_lack_nothing_and_every_point_counts() {
+        for make in [Make::Mariadb, Make::Mysql] {
+            let pictures = [true, false, false].map(|is_primary| picture(make, is_primary));
+            let survey = good(make);
+            let lacks = |survey: &Survey| {
+                let members: Vec<_> = pictures
+                    .iter()
+                    .map(|picture| Candidate {
+                        picture: Some(picture),
+                        survey: Some(survey),
+                        is_primary: !picture.read_only,
+                    })
+                    .collect();
+                for_promotion(&members)
+            };
+            assert_eq!(lacks(&survey), []);
+            for setting in survey.settings.keys() {
+                let mut worse = survey.clone();
+                worse.settings.insert(setting.clone(), "7".to_owned());
+                if worse.settings[setting] == survey.settings[setting] {
+                    continue;
+                }
+                let found = lacks(&worse);
+                assert_eq!(found.len(), 3, "{setting}: {found:?}");
+                assert!(
+                    found
+                        .iter()
+                        .all(|lack| lack.what.contains(setting.as_str()) && !lack.cure.is_empty())
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_primary_that_does_not_wait_and_a_replica_that_is_missing_are_told() {
+        let survey = good(Make::Mariadb);
+        let mut primary = picture(Make::Mariadb, true);
+        primary.semi_sync.in_effect = false;
+        let replica = picture(Make::Mariadb, false);
+        let member = |picture, is_primary| Candidate {
+            picture,
+            survey: Some(&survey),
+            is_primary,
+        };
+        let lacks = for_promotion(&[
+            member(Some(&primary), true),
+            member(Some(&replica), false),
+            member(None, false),
+        ]);
+        let told: Vec<_> = lacks
+            .iter()
+            .map(|lack| (lack.member, lack.what.as_str()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (Some(0), "semi-synchronous replication is not in effect"),
+                (Some(2), "not seen yet, or gone")
+            ]
+        );
+    }
+}

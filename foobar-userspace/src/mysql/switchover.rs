@@ -1,0 +1,333 @@
+//! A role moves on purpose, with the shortest time in which nobody takes writes.
+//!
+//! What takes long comes after: disarming semi-sync on the old primary takes a second, in which nothing waits for it.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use super::{
+    failover::Course,
+    task::{Effect, Outcome, Position, Report, Round, Task},
+};
+
+#[derive(Clone, Debug)]
+pub struct Switchover {
+    pub from: usize,
+    pub to: usize,
+    pub term: u64,
+    others: Vec<usize>,
+    stage: Stage,
+    round: Round,
+    next: u64,
+    /// When the old primary closed, for the length of the window.
+    closed: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    Close,
+    Drain,
+    Become,
+    Attach,
+    Open,
+    Prove,
+    Over,
+}
+
+impl Switchover {
+    #[must_use]
+    pub fn begin(
+        from: usize,
+        to: usize,
+        others: Vec<usize>,
+        term: u64,
+        first_order: u64,
+        now: Instant,
+    ) -> (Self, Vec<Effect>) {
+        let mut switchover = Self {
+            from,
+            to,
+            term,
+            others,
+            stage: Stage::Close,
+            round: Round::default(),
+            next: first_order,
+            closed: None,
+        };
+        let effects = switchover.round(Stage::Close, vec![(from, Task::CloseWrites)], CLOSE, now);
+        (switchover, effects)
+    }
+
+    /// What it would do, for people.
+    #[must_use]
+    pub fn plan(from: usize, to: usize, others: &[usize], names: &[String]) -> Vec<String> {
+        let name = |member: usize| names.get(member).map_or("?", String::as_str);
+        let mut lines = vec![
+            format!("{}: take no writes, within {CLOSE:?}, or abort", name(from)),
+            "the writer address leads nowhere; open connections are reset".to_owned(),
+            format!(
+                "{}: apply all that {} has, within {DRAIN:?}, or abort",
+                name(to),
+                name(from)
+            ),
+            format!("{}: forget the source, arm semi-sync", name(to)),
+        ];
+        lines.extend(
+            others
+                .iter()
+                .map(|other| format!("{}: follow {}", name(*other), name(to))),
+        );
+        lines.push(format!(
+            "{}: take writes once a replica acknowledges; commit the row of the new term",
+            name(to)
+        ));
+        lines.push(format!("the writer address leads to {}", name(to)));
+        lines.push(format!(
+            "{}: disarm semi-sync, follow {}",
+            name(from),
+            name(to)
+        ));
+        lines
+    }
+
+    #[must_use]
+    pub const fn phase(&self) -> &'static str {
+        match self.stage {
+            Stage::Close => "close",
+            Stage::Drain => "drain",
+            Stage::Become => "become",
+            Stage::Attach => "attach",
+            Stage::Open => "open",
+            Stage::Prove => "prove",
+            Stage::Over => "over",
+        }
+    }
+
+    #[must_use]
+    pub const fn opens(&self) -> Option<usize> {
+        match self.stage {
+            Stage::Open | Stage::Prove => Some(self.to),
+            _ => None,
+        }
+    }
+
+    /// The old primary keeps its clients until it has refused their writes: those get an error, not a cut.
+    #[must_use]
+    pub fn keeps_old(&self) -> bool {
+        self.stage == Stage::Close
+    }
+
+    #[must_use]
+    pub const fn last_order(&self) -> u64 {
+        self.next
+    }
+
+    #[must_use]
+    pub fn window(&self, now: Instant) -> Option<Duration> {
+        self.closed
+            .map(|closed| now.saturating_duration_since(closed))
+    }
+
+    pub fn hear(&mut self, number: u64, report: Report, now: Instant) -> (Course, Vec<Effect>) {
+        let outcome = self.round.hear(number, report);
+        self.advance(outcome, now)
+    }
+
+    pub fn tick(&mut self, now: Instant) -> (Course, Vec<Effect>) {
+        let outcome = self.round.tick(now);
+        self.advance(outcome, now)
+    }
+
+    fn advance(&mut self, outcome: Outcome, now: Instant) -> (Course, Vec<Effect>) {
+        if self.stage == Stage::Over {
+            return (Course::Going, Vec::new());
+        }
+        match outcome {
+            Outcome::Waiting => (Course::Going, Vec::new()),
+            Outcome::Failed(why) => self.restore(&why, now),
+            Outcome::Done(reports) => self.proceed(&reports, now),
+        }
+    }
+
+    fn proceed(
+        &mut self,
+        reports: &BTreeMap<usize, Position>,
+        now: Instant,
+    ) -> (Course, Vec<Effect>) {
+        let to = self.to;
+        let effects = match self.stage {
+            Stage::Close => {
+                self.closed = Some(now);
+                let all = reports[&self.from].executed.clone();
+                self.round(Stage::Drain, vec![(to, Task::Apply(all))], DRAIN, now)
+            }
+            Stage::Drain => self.round(Stage::Become, vec![(to, Task::BecomeSource)], STEP, now),
+            Stage::Become => {
+                let orders = self
+                    .others
+                    .iter()
+                    .map(|other| (*other, Task::Follow(to)))
+                    .collect();
+                self.round(Stage::Attach, orders, STEP, now)
+            }
+            Stage::Attach => self.round(Stage::Open, vec![(to, Task::OpenWrites)], STEP, now),
+            Stage::Open => self.round(
+                Stage::Prove,
+                vec![(to, Task::BeginTerm(self.term))],
+                STEP,
+                now,
+            ),
+            Stage::Prove | Stage::Over => {
+                self.stage = Stage::Over;
+                let orders = vec![
+                    (self.from, Task::DisarmSource),
+                    (self.from, Task::Follow(to)),
+                ];
+                let (_, mut effects) = Round::begin(orders, STEP, &mut self.next, now);
+                effects.push(Effect::Hook("switched", Some(to)));
+                return (Course::Won(to), effects);
+            }
+        };
+        (Course::Going, effects)
+    }
+
+    /// Back to how it was, as far as the new term has not begun.
+    fn restore(&mut self, why: &str, now: Instant) -> (Course, Vec<Effect>) {
+        let why = format!("{}: {why}", self.phase());
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
+        let mut orders = Vec::new();
+        if matches!(stage, Stage::Attach | Stage::Open) {
+            orders.extend(
+                self.others
+                    .iter()
+                    .map(|other| (*other, Task::Follow(self.from))),
+            );
+        }
+        if matches!(stage, Stage::Open | Stage::Prove) {
+            orders.push((self.to, Task::CloseWrites));
+        }
+        if matches!(stage, Stage::Become | Stage::Attach | Stage::Open) {
+            orders.push((self.to, Task::DisarmSource));
+            orders.push((self.to, Task::Follow(self.from)));
+        }
+        // A row of the new term that nobody acknowledged may be on the target: to write elsewhere would part the two.
+        if stage != Stage::Prove {
+            orders.push((self.from, Task::OpenWrites));
+        }
+        let (_, mut effects) = Round::begin(orders, STEP, &mut self.next, now);
+        effects.push(Effect::Hook("switchover-given-up", Some(self.from)));
+        (Course::GivenUp(why), effects)
+    }
+
+    fn round(
+        &mut self,
+        stage: Stage,
+        orders: Vec<(usize, Task)>,
+        within: Duration,
+        now: Instant,
+    ) -> Vec<Effect> {
+        self.stage = stage;
+        let (round, mut effects) = Round::begin(orders, within, &mut self.next, now);
+        self.round = round;
+        effects.push(Effect::Audit(format!(
+            "switchover to term {}: {}",
+            self.term,
+            self.phase()
+        )));
+        effects
+    }
+}
+
+const CLOSE: Duration = Duration::from_secs(2);
+const DRAIN: Duration = Duration::from_secs(5);
+const STEP: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mysql::gtid::GtidSet;
+
+    fn position() -> Position {
+        let set = GtidSet::mariadb("0-1-5").expect("a set");
+        Position {
+            executed: set.clone(),
+            received: set,
+        }
+    }
+
+    fn orders(effects: &[Effect]) -> Vec<(u64, usize, Task)> {
+        effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Order(order) => Some((order.number, order.member, order.task.clone())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Lets it succeed until it gives `fatal` to a server, which fails; what it orders then.
+    fn abort_at(fatal: &Task) -> Vec<(usize, Task)> {
+        let now = Instant::now();
+        let (mut switchover, mut effects) = Switchover::begin(0, 1, vec![2], 3, 0, now);
+        loop {
+            let mut last = (Course::Going, Vec::new());
+            for (number, _, task) in orders(&effects) {
+                let report = if task == *fatal {
+                    Report::Failed("no".to_owned())
+                } else {
+                    Report::Done(position())
+                };
+                last = switchover.hear(number, report, now);
+            }
+            effects = last.1;
+            match last.0 {
+                Course::Going => {}
+                Course::GivenUp(_) | Course::Won(_) => {
+                    return orders(&effects)
+                        .into_iter()
+                        .map(|(_, member, task)| (member, task))
+                        .collect();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_slow_comes_after_the_cut_over() {
+        let after = abort_at(&Task::Inspect);
+        assert_eq!(after, [(0, Task::DisarmSource), (0, Task::Follow(1))]);
+    }
+
+    #[test]
+    fn an_abort_at_any_step_before_the_term_restores() {
+        assert_eq!(abort_at(&Task::CloseWrites), [(0, Task::OpenWrites)]);
+        assert_eq!(
+            abort_at(&Task::Apply(position().executed)),
+            [(0, Task::OpenWrites)]
+        );
+        assert_eq!(
+            abort_at(&Task::BecomeSource),
+            [
+                (1, Task::DisarmSource),
+                (1, Task::Follow(0)),
+                (0, Task::OpenWrites)
+            ]
+        );
+        assert_eq!(
+            abort_at(&Task::Follow(1)),
+            [
+                (2, Task::Follow(0)),
+                (1, Task::DisarmSource),
+                (1, Task::Follow(0)),
+                (0, Task::OpenWrites)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_term_that_may_have_begun_is_not_written_beside() {
+        assert_eq!(abort_at(&Task::BeginTerm(3)), [(1, Task::CloseWrites)]);
+    }
+}

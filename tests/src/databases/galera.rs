@@ -1,0 +1,100 @@
+//! Galera: three MariaDB nodes, state transfers by rsync, one set of writes.
+
+use std::{
+    fs::{self, File},
+    process::Command,
+};
+
+use anyhow::{Result, bail};
+use foobar::config::Host;
+
+use super::{address, home, mariadb, process, schema, sql, wait_for, wait_until};
+use crate::{in_namespace, processes::Processes};
+
+/// How a node comes into the cluster.
+#[derive(Clone, Copy, Debug)]
+pub enum Join {
+    /// It is the first.
+    Found,
+    Others,
+}
+
+pub fn start(servers: &[&Host], processes: &Processes) -> Result<()> {
+    let addresses = servers
+        .iter()
+        .map(|server| Ok(address(server)?.to_string()))
+        .collect::<Result<Vec<_>>>()?;
+    for server in servers {
+        let settings = SETTINGS
+            .replace("{members}", &addresses.join(","))
+            .replace("{name}", &server.name)
+            .replace("{address}", &address(server)?.to_string());
+        mariadb::prepare(server, &settings)?;
+        let names: String = servers
+            .iter()
+            .zip(&addresses)
+            .map(|(other, address)| format!("{address} {}\n", other.name))
+            .collect();
+        fs::write(
+            home(&server.name).join("hosts"),
+            format!("127.0.0.1 localhost\n{names}"),
+        )?;
+    }
+    let [first, others @ ..] = servers else {
+        bail!("no servers");
+    };
+    spawn(&first.name, processes, Join::Found)?;
+    wait_for(&first.name)?;
+    sql(&first.name, &schema())?;
+    // One after the other: a donor serves one state transfer at a time.
+    for (server, size) in others.iter().zip(2..) {
+        spawn(&server.name, processes, Join::Others)?;
+        wait_until(&server.name, READY, &format!("{size} Synced ON"))?;
+    }
+    Ok(())
+}
+
+pub fn spawn(server: &str, processes: &Processes, join: Join) -> Result<()> {
+    let mut command = in_namespace(server, "unshare");
+    // Not root: the daemon of rsync would drop to nobody, and not reach the files. The daemon also asks for its clients'
+    // names, ten seconds for each where nobody answers.
+    command
+        .args(["--mount", "--propagation=private", "sh", "-euc"])
+        .arg("mount --bind \"$1\" /etc/hosts; shift; exec setpriv --reuid=mysql --regid=mysql --clear-groups \"$@\"")
+        .arg("sh")
+        .arg(home(server).join("hosts"))
+        .arg("mariadbd")
+        .arg(format!(
+            "--defaults-file={}",
+            home(server).join("my.cnf").display()
+        ));
+    if matches!(join, Join::Found) {
+        command.arg("--wsrep-new-cluster");
+    }
+    File::create(home(server).join("error.log")).map(drop)?;
+    super::template::run(
+        Command::new("chown")
+            .arg("mysql:")
+            .arg(home(server).join("error.log")),
+    )?;
+    processes.spawn(&process(server), &mut command)
+}
+
+const READY: &str = "SELECT CONCAT_WS(' ', \
+    (SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'wsrep_cluster_size'), \
+    (SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'wsrep_local_state_comment'), \
+    (SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'wsrep_ready'))";
+
+/// Time-outs shorter than Galera's own: 5 s of silence would be the whole of a test.
+const SETTINGS: &str = "\
+wsrep-on = ON
+wsrep-provider = /usr/lib/galera/libgalera_smm.so
+wsrep-cluster-name = foobar-lab
+wsrep-cluster-address = gcomm://{members}
+wsrep-node-name = {name}
+wsrep-node-address = {address}
+wsrep-sst-method = rsync
+innodb-autoinc-lock-mode = 2
+wsrep-provider-options = \"gcache.size=32M;evs.keepalive_period=PT0.3S;evs.suspect_timeout=PT1S;\
+evs.inactive_timeout=PT2S;evs.inactive_check_period=PT0.3S\"
+";
