@@ -3,6 +3,7 @@
 mod answers;
 mod arguments;
 mod doctor;
+mod drops;
 mod failure;
 mod local;
 mod log;
@@ -112,6 +113,19 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Command::Backend { what } => backend(arguments, what),
         Command::Mysql { cluster, what } => mysql::run(arguments, cluster.as_deref(), what),
         Command::Top => top::run(arguments),
+        Command::Drops {
+            follow: _,
+            reason,
+            src,
+            pcap,
+        } => drops::follow(
+            arguments,
+            &drops::Wanted {
+                reason: reason.clone(),
+                source: src.map(|element| element.0),
+                pcap: pcap.clone(),
+            },
+        ),
         Command::Alert { what } => alert(arguments, what),
         Command::Log {
             log,

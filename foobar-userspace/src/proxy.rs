@@ -84,9 +84,10 @@ pub async fn serve<S>(stream: S, peer: Peer, worker: Rc<Worker>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    // Each in a box of its own: the larger would count for both.
     match peer.tls.as_ref().and_then(|tls| tls.alpn) {
-        Some(HttpVersion::Http2) => http2::serve(stream, peer, worker).await,
-        _ => http1::serve(stream, peer, worker).await,
+        Some(HttpVersion::Http2) => Box::pin(http2::serve(stream, peer, worker)).await,
+        _ => Box::pin(http1::serve(stream, peer, worker)).await,
     }
 }
 

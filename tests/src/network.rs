@@ -3,6 +3,8 @@
 use std::{
     path::Path,
     process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -16,6 +18,8 @@ const LAN: &str = "foobar-lan";
 const APPLICATIONS: &str = "10.0.1.0/24";
 /// The machine's own leg into the lab.
 const HOST: &str = "foobar-host";
+/// How long the kernel may take to call an address its own.
+const PATIENCE: Duration = Duration::from_secs(5);
 const NAMESPACES: [&str; 9] = [
     "client", "lb1", "web1", "web2", "web3", "app1", "app2", "app3", LAN,
 ];
@@ -92,7 +96,13 @@ impl Network {
     pub fn create(&self) -> Result<()> {
         passing::pin()?;
         for (namespace, line) in &self.script {
-            run(namespace.as_deref(), line)?;
+            let begun = Instant::now();
+            while let Err(error) = run(namespace.as_deref(), line) {
+                if begun.elapsed() > PATIENCE || !is_too_early(&error) {
+                    return Err(error);
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
         }
         passing::unpin()
     }
@@ -232,4 +242,9 @@ fn run(namespace: Option<&str>, line: &str) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// An IPv6 address is tentative until the kernel's own worker has had its turn, even on a loopback.
+fn is_too_early(error: &anyhow::Error) -> bool {
+    error.to_string().contains("Invalid source address")
 }

@@ -10,7 +10,8 @@ use anyhow::{Error, Result};
 
 use crate::{
     machine, object,
-    setup::{self, Consent, Scope},
+    product::Product,
+    setup::{self, BpfTools, Consent, Scope},
     steps::Steps,
     workspace::{Profile, Workspace},
 };
@@ -23,10 +24,20 @@ pub fn run(
     arguments: &[OsString],
 ) -> Result<ExitCode> {
     machine::refuse_unless_capable("a bench")?;
-    // Databases are measured in the lab, with the product.
-    let in_lab = arguments.first().is_some_and(|name| name == "mysql");
-    let scope = if in_lab { Scope::Lab } else { Scope::Build };
+    let is_of = |name: &str| arguments.first().is_some_and(|first| first == name);
+    // Databases are measured in the lab, with the product; proxies beside those of Debian.
+    let in_lab = is_of("mysql");
+    let scope = if in_lab || is_of("proxy") {
+        Scope::Lab
+    } else {
+        Scope::Build
+    };
     let tools = setup::ensure(workspace, steps, scope, consent)?;
+    if let Some((first, rest)) = arguments.split_first()
+        && first == "monitor"
+    {
+        return monitor(workspace, steps, &tools, rest);
+    }
     let mut build = workspace.cargo();
     build
         .args(["build", "--package", "foobar-tests", "--bin", BENCH])
@@ -51,4 +62,27 @@ pub fn run(
     Err(Error::new(failure).context(format!("cannot start {}", bench.display())))
 }
 
+/// What looking at a large node costs: of the product as it is shipped, not of its parts.
+fn monitor(
+    workspace: &Workspace,
+    steps: &mut Steps,
+    tools: &BpfTools,
+    arguments: &[OsString],
+) -> Result<ExitCode> {
+    let product = Product::build(workspace, steps, tools, Profile::Release)?;
+    let mut build = workspace.cargo();
+    build
+        .args(["build", "--package", "foobar-tests", "--bin", MONITOR])
+        .args(Profile::Release.arguments());
+    product.announce_object(&mut build);
+    steps.run(MONITOR, MONITOR, &mut build)?;
+    let bench = workspace.binary(Profile::Release, MONITOR);
+    let mut command = Command::new(&bench);
+    command.args(arguments).current_dir(&workspace.root);
+    product.announce(&mut command);
+    let failure = command.exec();
+    Err(Error::new(failure).context(format!("cannot start {}", bench.display())))
+}
+
+const MONITOR: &str = "foobar-bench-monitor";
 const BENCH: &str = "foobar-bench";

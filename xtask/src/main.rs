@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod conformance;
 mod lab;
 mod linker;
 mod machine;
@@ -86,6 +87,14 @@ enum Task {
         #[command(flatten)]
         agreement: Agreement,
         /// Only tests whose names contain this
+        filter: Option<String>,
+    },
+
+    /// Run the slow suites against the sites: sslyze, testssl.sh, frames of HTTP/2, a browser
+    Conformance {
+        #[command(flatten)]
+        agreement: Agreement,
+        /// Only suites whose names contain this
         filter: Option<String>,
     },
 
@@ -230,6 +239,9 @@ fn perform(task: Task) -> Result<ExitCode> {
         },
         Task::Test { agreement, filter } => {
             suite::run(workspace, steps, agreement.consent(), filter.as_deref())
+        }
+        Task::Conformance { agreement, filter } => {
+            conformance::run(workspace, steps, agreement.consent(), filter.as_deref())
         }
         Task::Check => check::run(workspace, steps),
         Task::Package {

@@ -42,6 +42,12 @@ pub const LAB: &[Need] = &[
     need("dnsmasq", "dnsmasq-base"),
     need("curl", "curl"),
     need("wrk", "wrk"),
+    need("h2load", "nghttp2-client"),
+    Need {
+        program: "haproxy",
+        package: "haproxy",
+        service: Some("haproxy"),
+    },
     need("ping", "iputils-ping"),
     need("nc", "netcat-openbsd"),
     Need {
@@ -81,6 +87,13 @@ pub const LAB: &[Need] = &[
         "/usr/lib/python3/dist-packages/grpc/__init__.py",
         "python3-grpcio",
     ),
+];
+
+/// What `cargo xtask conformance` needs beside the lab.
+pub const CONFORMANCE: &[Need] = &[
+    need("testssl", "testssl.sh"),
+    need("chromium", "chromium"),
+    need("/usr/lib/python3.11/ensurepip/__main__.py", "python3-venv"),
 ];
 
 const fn need(program: &'static str, package: &'static str) -> Need {

@@ -255,7 +255,9 @@ impl Stream {
                 return self.answer(&own, bench.as_deref(), is_head);
             }
         };
-        let watch = Watch::new(begun + asked.bench.site.service.timeouts.attempt);
+        let watch = self
+            .worker
+            .take_watch(begun + asked.bench.site.service.timeouts.attempt);
         let mut download = Http2Download::new(&mut self.respond, &watch, &asked);
         let (ending, received) = if has_body {
             let upload = Http2Upload::new(body, &asked);
@@ -271,6 +273,7 @@ impl Stream {
             (ending, 0)
         };
         let sent = download.finish(&ending);
+        self.worker.give_watch(watch);
         self.worker.give_head(std::mem::take(&mut asked.head));
         if let Some(own) = &ending.own {
             self.answer(own, Some(&asked.bench), is_head);

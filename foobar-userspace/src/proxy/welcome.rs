@@ -97,8 +97,9 @@ pub(super) async fn welcome(
         tls,
     };
     match purpose {
-        Purpose::Redirect => redirect(stream, peer(None), post.worker.clone()).await,
-        Purpose::Tls => match encrypted(stream, endpoint, &doorway, &post).await {
+        Purpose::Redirect => Box::pin(redirect(stream, peer(None), post.worker.clone())).await,
+        // What a handshake needs is given back after it: ten thousand idle connections would keep it.
+        Purpose::Tls => match Box::pin(encrypted(stream, endpoint, &doorway, &post)).await {
             Ok((stream, facts)) => serve(stream, peer(Some(facts)), post.worker.clone()).await,
             Err(turned) => {
                 let counters = &post.admission.counters;
@@ -167,7 +168,7 @@ async fn encrypted(
     endpoint: SocketAddr,
     doorway: &Doorway,
     post: &Post,
-) -> Result<(TlsStream<TcpStream>, TlsFacts), Turned> {
+) -> Result<(Box<TlsStream<TcpStream>>, TlsFacts), Turned> {
     let patience = doorway.fronts.patience(endpoint).unwrap_or(PROXIED_WITHIN);
     let begun = Instant::now();
     // Asymmetric cryptography is what a flood costs: who is over the number waits in turn, for no longer than a
@@ -231,7 +232,7 @@ async fn encrypted(
                     .fetch_add(1, Ordering::Relaxed);
                 count(SiteCell::Resumptions);
             }
-            Ok((stream, facts))
+            Ok((Box::new(stream), facts))
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use slab::Slab;
 
-use super::{Shared, Site, Sites, bench::Bench, buffers::Buffers};
+use super::{Shared, Site, Sites, bench::Bench, buffers::Buffers, watch::Watch};
 use crate::steering::{blast::Answered, random::Random};
 
 /// One thread's share of the proxy; lives on that thread alone.
@@ -29,6 +29,8 @@ pub struct Worker {
     pub(super) answers: Rc<Buffers>,
     /// Emptied vectors for heads.
     heads: RefCell<Vec<Vec<u8>>>,
+    /// Timers that somebody had before: to move one costs nothing, to make one does.
+    watches: RefCell<Vec<Watch>>,
 }
 
 /// The sites, and beside each its bench of backends.
@@ -54,6 +56,7 @@ impl Worker {
             requests: RefCell::new(Buffers::new(largest_head(&sites))),
             answers: Buffers::new(ANSWER_BUFFER),
             heads: RefCell::default(),
+            watches: RefCell::default(),
         })
     }
 
@@ -113,6 +116,21 @@ impl Worker {
     /// An empty vector, which probably has room already.
     pub(super) fn take_head(&self) -> Vec<u8> {
         self.heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn take_watch(&self, deadline: Instant) -> Watch {
+        let Some(watch) = self.watches.borrow_mut().pop() else {
+            return Watch::new(deadline);
+        };
+        watch.set(deadline);
+        watch
+    }
+
+    pub(super) fn give_watch(&self, watch: Watch) {
+        let mut watches = self.watches.borrow_mut();
+        if watches.len() < MOST_WATCHES {
+            watches.push(watch);
+        }
     }
 
     pub(super) fn give_head(&self, mut head: Vec<u8>) {
@@ -216,4 +234,5 @@ fn largest_head(sites: &Sites) -> usize {
 /// An answer of 64 KB and its head in one read.
 const ANSWER_BUFFER: usize = 80 * 1024;
 const MOST_HEADS: usize = 64;
+const MOST_WATCHES: usize = 1024;
 const MOST_HEAD: usize = 64 * 1024;

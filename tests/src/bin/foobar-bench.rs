@@ -1,4 +1,7 @@
-//! `cargo xtask bench`: what a packet costs, beside floors measured in the same run.
+//! `cargo xtask bench`: what a packet costs, beside floors measured in the same run; what the proxy costs, beside others.
+
+#[path = "foobar-bench/proxy/mod.rs"]
+mod proxy;
 
 use std::{
     collections::HashMap,
@@ -29,7 +32,7 @@ use foobar_lab::{ledger, nemesis::Nemesis, trials};
 #[derive(Debug, Parser)]
 #[command(
     name = "foobar-bench",
-    about = "Measures the packet path, and what databases do under faults"
+    about = "Measures the packet path, the proxy, and what databases do under faults"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -49,6 +52,8 @@ enum Command {
         #[arg(long, default_value_t = 200_000)]
         packets: u32,
     },
+    /// Requests, handshakes, latency and memory of foobar, nginx and HAProxy, rounds interleaved.
+    Proxy(proxy::Options),
     /// Faults of the lab's databases under a writer that remembers every acknowledgement.
     Mysql {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
@@ -108,6 +113,7 @@ fn run() -> Result<()> {
             }
             Ok(())
         }
+        Command::Proxy(options) => proxy::run(options),
         Command::Write { writers, idle } => ledger::write(writers, idle),
     }
 }

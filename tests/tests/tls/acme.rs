@@ -16,7 +16,7 @@ struct Pebble(Child);
 
 impl Pebble {
     /// Its certificates are good for `seconds`.
-    fn start(seconds: u32) -> Self {
+    fn start(estate: &Estate, seconds: u32) -> Self {
         let home = Path::new(STATE).join("pebble");
         fs::create_dir_all(&home).expect("a directory");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
@@ -48,7 +48,17 @@ impl Pebble {
             .stderr(log)
             .spawn()
             .expect("pebble; `cargo xtask setup` installs it");
-        Self(child)
+        let pebble = Self(child);
+        let directory = "https://203.0.113.1:14000/dir";
+        estate
+            .lab
+            .wait("the ACME server answers", || {
+                estate
+                    .lab
+                    .succeeds("client", &["curl", "-sfkm1", directory])
+            })
+            .expect("it starts");
+        pebble
     }
 
     fn root(estate: &Estate) -> String {
@@ -72,11 +82,11 @@ impl Drop for Pebble {
 #[test]
 fn certificates_are_ordered_proved_renewed_and_kept() {
     let estate = Estate::up();
-    let _pebble = Pebble::start(24);
+    let _pebble = Pebble::start(&estate, 24);
     let first = configuration();
     let tls = "tls = { cert = \"tls/www.pem\", key = { file = \"tls/www.key\" }, min = \"1.2\", alpn = [\"h2\", \"http/1.1\"] }";
     assert!(first.contains(tls));
-    for challenge in ["http-01", "tls-alpn-01"] {
+    for challenge in ["tls-alpn-01", "http-01"] {
         let acme = format!(
             "tls = {{ acme = {{ directory = \"https://203.0.113.1:14000/dir\", ca = \"tls/acme-ca.pem\", contact = \"admin@foobar.com\", challenge = \"{challenge}\" }} }}"
         );
@@ -126,11 +136,8 @@ fn wait_for_another(estate: &Estate, before: &str) -> String {
         is_new
     });
     if let Err(error) = obtained {
-        let log = fs::read_to_string(Path::new(STATE).join("pebble/log")).unwrap_or_default();
-        panic!(
-            "{error:#}\n{}",
-            log.lines().rev().take(30).collect::<Vec<_>>().join("\n")
-        );
+        let status = estate.ask(&["status"]);
+        panic!("{error:#}\n{}", String::from_utf8_lossy(&status.stdout));
     }
     serial
 }

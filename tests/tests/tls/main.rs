@@ -1,6 +1,7 @@
 //! The sites of the estate: real clients over TLS, three real servers behind mutual TLS. Needs root.
 
 mod acme;
+mod door;
 mod life;
 
 use std::{
@@ -252,6 +253,7 @@ fn certificates_are_listed_renewed_and_refused(estate: &Estate) {
 struct Load(std::process::Child);
 
 #[derive(Debug, serde::Deserialize)]
+#[expect(dead_code, reason = "told when a test fails")]
 struct Sums {
     made: u64,
     failed: u64,

@@ -120,7 +120,9 @@ fn is_bpf_bin(path: &str) -> bool {
     })
 }
 
-const PURE: [&str; 5] = ["config", "firewall", "balancer", "labels", "mysql"];
+const PURE: [&str; 9] = [
+    "balancer", "config", "firewall", "http", "labels", "monitor", "mysql", "steering", "tally",
+];
 
 const OUTSIDE_WORLD: &[&[&str]] = &[
     &["aya"],
@@ -137,15 +139,19 @@ const OUTSIDE_WORLD: &[&[&str]] = &[
 ];
 
 /// The edges, and how the others would name them.
-const EDGES: [(&str, &[&str]); 8] = [
+const EDGES: [(&str, &[&str]); 12] = [
+    ("acme", &["crate", "acme"]),
     ("admin", &["crate", "admin"]),
+    ("courier", &["crate", "courier"]),
     ("database", &["crate", "database"]),
     ("kernel", &["crate", "kernel"]),
+    ("logbook", &["crate", "logbook"]),
     ("names", &["crate", "names"]),
     ("probe", &["crate", "probe"]),
     ("proxy", &["crate", "proxy"]),
     ("routes", &["crate", "routes"]),
     ("succession", &["crate", "succession"]),
+    ("web", &["crate", "web"]),
 ];
 
 #[cfg(test)]
@@ -158,18 +164,14 @@ mod tests {
             path: path.to_owned(),
             text: text.to_owned(),
         };
-        let mut files: Vec<File> = [
-            "foobar-ebpf/src/abi.rs",
-            "foobar-userspace/src/admin.rs",
-            "foobar-userspace/src/config.rs",
-            "foobar-userspace/src/database.rs",
-            "foobar-userspace/src/kernel.rs",
-            "foobar-userspace/src/names.rs",
-            "foobar-userspace/src/probe.rs",
-            "foobar-userspace/src/routes.rs",
-        ]
-        .map(|path| file(path, "fn main() {}"))
-        .into();
+        let edges = EDGES.map(|(edge, _)| format!("foobar-userspace/src/{edge}.rs"));
+        let others = ["foobar-ebpf/src/abi.rs", "foobar-userspace/src/config.rs"];
+        let mut files: Vec<File> = edges
+            .iter()
+            .map(String::as_str)
+            .chain(others)
+            .map(|path| file(path, "fn main() {}"))
+            .collect();
         files.push(file(path, text));
         files
     }

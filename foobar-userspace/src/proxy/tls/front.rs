@@ -61,6 +61,10 @@ impl Front {
     /// What clients would complain of.
     #[must_use]
     pub fn doubts(&self, service: &L7Service, now: SystemTime) -> Vec<Flaw> {
+        if service.tls.acme.is_some() {
+            // What is missing is being ordered; why it does not come is told by the order.
+            return Vec::new();
+        }
         let place = |index: usize| {
             let certificate = service.tls.certificates.get(index);
             certificate.map_or(service.place, |certificate| certificate.place)
@@ -233,7 +237,9 @@ impl ResolvesServerCert for ByName {
                 .is_some_and(|asked| names.iter().any(|name| covers(name, asked)))
         };
         let mut usable = self.0.iter().filter(|(_, key)| usable(key));
-        let first = usable.clone().next();
+        // With a key that this client cannot use the handshake fails as the standard says; with none rustls would say
+        // `access_denied`, which scanners take for a fault.
+        let first = usable.clone().next().or(self.0.first());
         usable
             .find(|(names, _)| named(names))
             .or(first)

@@ -7,7 +7,11 @@ use std::{
 };
 
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
-use rustls::{ServerConfig, SignatureAlgorithm, pki_types::CertificateDer, sign::CertifiedKey};
+use rustls::{
+    ServerConfig, SignatureAlgorithm,
+    pki_types::CertificateDer,
+    sign::{CertifiedKey, SingleCertAndKey},
+};
 use x509_parser::{extensions::GeneralName, prelude::X509Certificate};
 
 use super::{
@@ -117,10 +121,15 @@ impl Identity {
         params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
+        // The extension is critical, and rustls itself would refuse what it does not know.
+        let key = CertifiedKey::new(
+            vec![certificate.der().clone()],
+            provider().key_provider.load_private_key(key.into())?,
+        );
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key.into())?;
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
         config.alpn_protocols = vec![b"acme-tls/1".to_vec()];
         Ok(config)
     }

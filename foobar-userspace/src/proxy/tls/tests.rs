@@ -431,3 +431,37 @@ fn key(path: &Path) -> PrivateKeyDer<'static> {
 }
 
 const PLACE: config::Place = config::Place { line: 1, column: 1 };
+
+#[test]
+fn a_name_is_proved_to_a_client_that_offers_nothing_else() {
+    use std::{io::Read as _, net::TcpListener, process::Command};
+    let config = Arc::new(Identity::proving("www.foobar.com", &[7; 32]).expect("made"));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut connection = ServerConnection::new(config).expect("a configuration");
+        let mut tls = rustls::Stream::new(&mut connection, &mut stream);
+        let _ = tls.read(&mut [0; 16]);
+    });
+    let output = Command::new("openssl")
+        .args([
+            "s_client",
+            "-alpn",
+            "acme-tls/1",
+            "-servername",
+            "www.foobar.com",
+            "-connect",
+        ])
+        .arg(address.to_string())
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("openssl");
+    server.join().expect("served");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("ALPN protocol: acme-tls/1"), "{text}");
+    assert!(
+        text.contains("subject=CN = rcgen self signed cert"),
+        "{text}"
+    );
+}
