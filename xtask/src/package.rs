@@ -82,7 +82,7 @@ fn verify(workspace: &Workspace, steps: &mut Steps, package: &Path) -> Result<()
 
 const CONTENTS: &[&str] = &[
     "usr/bin/foobar",
-    "lib/systemd/system/foobar.service",
+    "usr/lib/systemd/system/foobar.service",
     "usr/lib/sysusers.d/foobar.conf",
     "etc/default/foobar",
     "usr/share/man/man1/foobar.1.gz",
