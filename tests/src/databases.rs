@@ -3,7 +3,6 @@
 mod galera;
 mod mariadb;
 mod mysql;
-mod template;
 
 use std::{
     fs,

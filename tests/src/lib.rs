@@ -6,6 +6,7 @@
 //! balancer sends back to the machine it came from must not be that machine's own address.
 
 pub mod databases;
+pub mod debian;
 pub mod estate;
 pub mod ledger;
 pub mod nemesis;
@@ -14,6 +15,7 @@ mod passing;
 pub mod pki;
 pub mod processes;
 pub mod servers;
+pub mod template;
 pub mod trials;
 
 use std::{

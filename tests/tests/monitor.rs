@@ -605,12 +605,6 @@ fn sumo_logic_gets_what_it_can_read_and_an_outage_loses_nothing() {
 
 #[test]
 fn a_store_that_speaks_otlp_has_the_metrics_and_their_labels() {
-    let Some(victoria) = collectors::victoria_metrics() else {
-        println!(
-            "SKIPPED: no VictoriaMetrics of 1.112 or later; `cargo xtask setup` unpacks one where it can"
-        );
-        return;
-    };
     let mut estate = Estate::up(PUSHED, |directory| {
         fs::write(
             directory.join("otlp-url"),
@@ -619,14 +613,21 @@ fn a_store_that_speaks_otlp_has_the_metrics_and_their_labels() {
         .expect("written");
         fs::write(directory.join("sumo-url"), "http://127.0.0.1:1/x").expect("written");
     });
-    estate.start(
-        "lb1",
-        &victoria.to_string_lossy(),
-        &[
+    let store = collectors::victoria_metrics();
+    let store: Vec<String> = std::iter::once(store.get_program())
+        .chain(store.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let (loader, arguments) = store.split_first().expect("a command");
+    let arguments: Vec<&str> = arguments
+        .iter()
+        .map(String::as_str)
+        .chain([
             "-storageDataPath=victoria",
             "-httpListenAddr=127.0.0.1:8428",
-        ],
-    );
+        ])
+        .collect();
+    estate.start("lb1", loader, &arguments);
     estate.requests(5);
     let found = within(40, "the store has it", || {
         let answer = estate.json(

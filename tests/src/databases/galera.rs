@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use foobar::config::Host;
 
 use super::{address, home, mariadb, process, schema, sql, wait_for, wait_until};
-use crate::{in_namespace, processes::Processes};
+use crate::{in_namespace, processes::Processes, template};
 
 /// How a node comes into the cluster.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +72,7 @@ pub fn spawn(server: &str, processes: &Processes, join: Join) -> Result<()> {
         command.arg("--wsrep-new-cluster");
     }
     File::create(home(server).join("error.log")).map(drop)?;
-    super::template::run(
+    template::run(
         Command::new("chown")
             .arg("mysql:")
             .arg(home(server).join("error.log")),

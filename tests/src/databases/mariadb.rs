@@ -12,9 +12,9 @@ use foobar::config::Host;
 
 use super::{
     ADMIN, APPLICATION, MONITOR, REPLICATION, SHOP, address, home, process, schema, server_id, sql,
-    template, wait_for, wait_until,
+    wait_for, wait_until,
 };
-use crate::{in_namespace, processes::Processes};
+use crate::{in_namespace, processes::Processes, template};
 
 pub fn start(servers: &[&Host], processes: &Processes) -> Result<()> {
     for server in servers {

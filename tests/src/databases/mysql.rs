@@ -12,9 +12,9 @@ use foobar::config::Host;
 
 use super::{
     ADMIN, APPLICATION, MONITOR, REPLICATION, SHOP, address, home, process, schema, server_id, sql,
-    template, wait_for, wait_until,
+    wait_for, wait_until,
 };
-use crate::{in_namespace, processes::Processes};
+use crate::{debian, in_namespace, processes::Processes, template};
 
 /// Why there is no MySQL here: it is in no stable Debian, and a mirror may not be at hand.
 pub fn missing() -> Option<String> {
@@ -152,8 +152,7 @@ fn loader() -> Result<PathBuf> {
 fn root() -> Result<&'static Path> {
     static ROOT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let root = ROOT.get_or_init(|| {
-        template::cached("mysql-9.7", unpack)
-            .map(|directory| directory.join("root"))
+        debian::unpacked("mysql-9.7", "sid", &["mysql-server-core"])
             .map_err(|error| format!("{error:#}"))
     });
     match root {
@@ -161,40 +160,6 @@ fn root() -> Result<&'static Path> {
         Err(error) => bail!("no MySQL 9.7 from Debian sid: {error}"),
     }
 }
-
-/// By an apt of its own folder: nothing of the machine changes.
-fn unpack(directory: &Path) -> Result<()> {
-    template::run(
-        Command::new("bash")
-            .args(["-euc", UNPACK, "unpack"])
-            .arg(directory)
-            .env_remove("APT_CONFIG"),
-    )
-}
-
-const UNPACK: &str = r#"
-R=$1
-mkdir -p $R/apt/lists/partial $R/apt/cache/archives/partial $R/apt/etc/apt.conf.d $R/root
-: > $R/apt/status
-M=$(cat /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null |
-    sed -nE 's/^URIs: *([^ ]+).*/\1/p; s/^deb +(\[[^]]*\] +)?([^ ]+) .*/\2/p' | head -n 1)
-test -n "$M"
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $M sid main" > $R/apt/etc/sources.list
-cat > $R/apt/conf <<C
-Dir::Etc "$R/apt/etc"; Dir::Etc::sourcelist "sources.list"; Dir::Etc::sourceparts "/dev/null";
-Dir::Etc::preferencesparts "/dev/null"; Dir::State::lists "$R/apt/lists"; Dir::State::status "$R/apt/status";
-Dir::Cache "$R/apt/cache"; APT::Architecture "amd64"; APT::Install-Recommends "false";
-Acquire::Check-Valid-Until "false"; Acquire::Languages "none"; Acquire::Retries "2"; Acquire::http::Timeout "20";
-APT::Sandbox::User ""; Debug::NoLocking "1";
-C
-export APT_CONFIG=$R/apt/conf
-apt-get -qq update
-apt-get -qq -y --download-only install mysql-server-core libc6
-unset APT_CONFIG
-for package in $R/apt/cache/archives/*.deb; do dpkg-deb -x $package $R/root; done
-rm -rf $R/apt
-test -x $R/root/usr/sbin/mysqld
-"#;
 
 fn accounts() -> String {
     let mut text = String::new();

@@ -6,11 +6,13 @@ use std::{
     io::{BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     os::fd::AsFd as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     sync::{Arc, Mutex},
     thread,
 };
+
+use foobar_lab::debian;
 
 /// What came in, unpacked.
 #[derive(Clone, Debug)]
@@ -234,24 +236,9 @@ fn is_sample(line: &str) -> bool {
         && time.is_some_and(|time| time > 1_600_000_000_000)
 }
 
-/// One that takes OTLP: 1.112 or later; bookworm's does not.
-pub fn victoria_metrics() -> Option<PathBuf> {
-    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../target/tools/victoria-metrics/usr/bin/victoria-metrics");
-    [unpacked, PathBuf::from("victoria-metrics")]
-        .into_iter()
-        .find(|program| {
-            let Ok(output) = Command::new(program).arg("-version").output() else {
-                return false;
-            };
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            version(&text).is_some_and(|version| version >= (1, 112))
-        })
-}
-
-/// `victoria-metrics-20250304-…-tags-v1.112.0…`, and Debian's shorter ones.
-fn version(text: &str) -> Option<(u32, u32)> {
-    let start = text.find("1.")?;
-    let mut numbers = text[start..].split(|letter: char| !letter.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+/// A store that takes OTLP: Debian 12 has none, the next one has (1.112).
+pub fn victoria_metrics() -> Command {
+    let root = debian::unpacked("victoria-metrics", "trixie", &["victoria-metrics"])
+        .unwrap_or_else(|error| panic!("no VictoriaMetrics from Debian: {error:#}"));
+    debian::program(&root, "usr/bin/victoria-metrics")
 }
