@@ -75,7 +75,11 @@ impl Load {
         let each = (rate / 50.0).max(1.0);
         let mut command = pinned(&self.cores, "h2load");
         command.args(["--h1", "-t1", "-c50", "-D", &self.seconds.to_string()]);
-        command.args([&format!("--rps={each:.0}"), "-H", ":authority: www.foobar.com"]);
+        command.args([
+            &format!("--rps={each:.0}"),
+            "-H",
+            ":authority: www.foobar.com",
+        ]);
         command
             .arg(format!("--log-file={}", log.display()))
             .arg(&url);
