@@ -51,6 +51,8 @@ pub mod map {
     pub const WANTED_V6: &str = "WANTED_V6";
     pub const LABELS: &str = "LABELS";
     pub const TRACE: &str = "TRACE";
+    pub const DROPS: &str = "DROPS";
+    pub const DROP_SAMPLING: &str = "DROP_SAMPLING";
 }
 
 /// Names of the read-only globals that user space sets before a program is loaded.
@@ -401,6 +403,30 @@ pub struct MemberV6 {
 pub struct Member {
     /// Coarse monotonic clock in nanoseconds (`CLOCK_MONOTONIC_COARSE`); `u64::MAX`: for ever.
     pub expires: u64,
+}
+
+/// Bytes of a dropped frame that are told: Ethernet, a VLAN tag, IPv6 and TCP fit.
+pub const DROP_BYTES: usize = 96;
+
+/// A packet that was dropped, as the ring `DROPS` tells of it. How many are told stands in `DROP_SAMPLING`: 0, none;
+/// else one in so many, a power of two.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DropEvent {
+    /// Nanoseconds of the coarse monotonic clock.
+    pub at: u64,
+    /// Slot of the interface.
+    pub interface: u32,
+    /// As [`crate::tables::Direction`].
+    pub direction: u32,
+    pub reason: u32,
+    /// Id of the rule that counted it last; [`Trace::NONE`]: none.
+    pub rule: u32,
+    /// Of the packet, from its network header.
+    pub length: u32,
+    /// How many bytes of the frame follow.
+    pub captured: u32,
+    pub frame: [u8; DROP_BYTES],
 }
 
 /// Key of `BUCKETS_V4`: a rule's limit per source.

@@ -5,19 +5,22 @@ use core::{ffi::c_void, ptr::from_ref};
 use aya_ebpf::{
     Global,
     bindings::{__sk_buff, bpf_fib_lookup, xdp_md},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    btf_maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key,
+    },
     helpers::generated::{
-        bpf_fib_lookup as fib_lookup, bpf_ktime_get_coarse_ns, bpf_loop, bpf_skb_pull_data,
-        bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
+        bpf_fib_lookup as fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_loop,
+        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
+        bpf_xdp_load_bytes,
     },
     macros::btf_map,
 };
 use foobar_ebpf::{
     abi::{
         self, Backend, Bucket, BucketV4, BucketV6, ClientV4, ClientV6, DatagramV4, DatagramV6,
-        Emission, EndpointV4, EndpointV6, FirstFragment, FlowState, FlowV4, FlowV6, Label,
-        LabelKey, MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_RULES, MAX_SETS, MAX_VIPS,
-        Member, MemberV4, MemberV6, NextHop, RING_SLOTS, Remembered, Return, SET_HOSTS,
+        DropEvent, Emission, EndpointV4, EndpointV6, FirstFragment, FlowState, FlowV4, FlowV6,
+        Label, LabelKey, MAX_BACKENDS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_RULES, MAX_SETS,
+        MAX_VIPS, Member, MemberV4, MemberV6, NextHop, RING_SLOTS, Remembered, Return, SET_HOSTS,
         SET_PREFIXES, Session, SetInfo, Slot, Tally, Trace, Traffic, Vip, ruleset,
     },
     family::{V4, V6},
@@ -128,6 +131,10 @@ pub static LABELS: HashMap<LabelKey, Label, 20_480> = HashMap::new();
 static WORKSPACES: PerCpuArray<Workspaces, 1> = PerCpuArray::new();
 #[btf_map]
 pub static TRACE: Array<Trace, 1> = Array::new();
+#[btf_map]
+pub static DROPS: RingBuf<DropEvent, 262_144> = RingBuf::new();
+#[btf_map]
+pub static DROP_SAMPLING: Array<u32, 1> = Array::new();
 
 /// Hides a value from LLVM, so that a comparison that follows reaches the verifier as written.
 #[inline(always)]
@@ -327,6 +334,8 @@ impl Ruleset for Blob {
 pub struct Maps {
     context: *mut c_void,
     ingress_ifindex: u32,
+    /// The rule that counted the packet last.
+    rule: u32,
 }
 
 impl Maps {
@@ -347,7 +356,54 @@ impl Maps {
         Self {
             context,
             ingress_ifindex,
+            rule: Trace::NONE,
         }
+    }
+}
+
+impl Maps {
+    /// Tells user space of some of the packets that are dropped, when it wants to know.
+    #[inline(always)]
+    fn tell_drop(&self, direction: Direction, reason: Reason, bytes: u32) {
+        let one_in = match DROP_SAMPLING.get(0) {
+            Some(one_in) if *one_in != 0 => *one_in,
+            _ => return,
+        };
+        // SAFETY: a helper without arguments.
+        let random = unsafe { bpf_get_prandom_u32() };
+        if random & one_in.wrapping_sub(1) != 0 {
+            return;
+        }
+        // Nobody is told of what the ring has no room for.
+        let Some(mut told) = DROPS.reserve(0) else {
+            return;
+        };
+        let event = told.write(DropEvent {
+            at: self.now(),
+            interface: self.interface(),
+            direction: direction as u32,
+            reason: reason as u32,
+            rule: self.rule,
+            length: bytes,
+            captured: 0,
+            frame: [0; abi::DROP_BYTES],
+        });
+        let frame = event.frame.as_mut_ptr().cast();
+        // The verifier wants lengths that it can see; a frame that is shorter is refused, and the next is tried.
+        for length in [96_u32, 74, 54, 42] {
+            // SAFETY: of a valid context into memory of at least that length.
+            let result = unsafe {
+                match direction {
+                    Direction::Ingress => bpf_xdp_load_bytes(self.context.cast(), 0, frame, length),
+                    Direction::Egress => bpf_skb_load_bytes(self.context, 0, frame, length),
+                }
+            };
+            if result == 0 {
+                event.captured = length;
+                break;
+            }
+        }
+        told.submit(0);
     }
 }
 
@@ -479,6 +535,7 @@ impl Tables for Maps {
     fn count_rule(&mut self, rule: u32, bytes: u32) {
         if !explains() {
             add(RULES.get_ptr_mut(rule), bytes);
+            self.rule = rule;
         }
     }
 
@@ -487,6 +544,9 @@ impl Tables for Maps {
         if !explains() {
             let index = (self.interface() * 2 + direction as u32) * Reason::SLOTS + reason as u32;
             add(REASONS.get_ptr_mut(index), bytes);
+            if reason.drops() {
+                self.tell_drop(direction, reason, bytes);
+            }
         }
     }
 

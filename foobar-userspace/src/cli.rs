@@ -3,6 +3,7 @@
 mod answers;
 mod arguments;
 mod doctor;
+mod drops;
 mod failure;
 mod local;
 mod log;
@@ -110,6 +111,19 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Command::Service { what } => service(arguments, what),
         Command::Backend { what } => backend(arguments, what),
         Command::Top => top::run(arguments),
+        Command::Drops {
+            follow: _,
+            reason,
+            src,
+            pcap,
+        } => drops::follow(
+            arguments,
+            &drops::Wanted {
+                reason: reason.clone(),
+                source: src.map(|element| element.0),
+                pcap: pcap.clone(),
+            },
+        ),
         Command::Alert { what } => alert(arguments, what),
         Command::Log {
             log,

@@ -1,8 +1,10 @@
 //! The loop: observations in, desired state out, differences applied.
 
+mod access;
 pub mod apply;
 mod balancing;
 pub mod checks;
+mod drops;
 mod estate;
 mod exports;
 mod facts;
@@ -36,7 +38,7 @@ use std::{
 use ipnet::IpNet;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{broadcast, mpsc},
+    sync::mpsc,
     task, time,
 };
 
@@ -58,17 +60,17 @@ use self::{
 };
 use crate::{
     admin::{
-        Door, Question,
+        Door, Feeds, Question,
         api::{Apply, Maps, Packet, Refusal, Reloaded, Request, Response},
     },
     balancer::Ring,
-    config::{self, Diagnostics},
+    config::{self, Diagnostics, LogTo},
     explain,
     kernel::{
-        Deployment, Direction, HashKeys, KernelError, NodeLock, Origin, Sizes, Table, Tables, clock,
+        Deployment, Direction, HashKeys, KernelError, Mapped, NodeLock, Origin, PROXY_TALLY, Sizes,
+        Table, Tables, clock,
     },
     labels::Labels,
-    monitor::lines::Line,
     proxy::{
         Report,
         material::{Material, TicketBook},
@@ -77,7 +79,7 @@ use crate::{
     },
     routes::{Event, NextHop, Router, RoutesError},
     succession::{Ancestor, SuccessionError},
-    tally::Tally,
+    tally::{Tally, WORDS},
 };
 
 #[derive(Clone, Debug)]
@@ -131,11 +133,11 @@ impl RunError {
 /// When it cannot start. Once it runs, failures are logged, told by `status`, and tried again.
 pub async fn run(options: Options, questions: mpsc::Receiver<Question>) -> Result<(), RunError> {
     let lock = NodeLock::take(&options.node)?;
-    run_with(options, lock.into(), questions, broadcast::channel(LINES).0).await
+    run_with(options, lock.into(), questions, Feeds::new(LINES)).await
 }
 
 /// [`run`], for one who had to lock the node earlier, as before taking over its socket or another process's work; log
-/// lines come and go by `lines`.
+/// lines come and go by `feeds`.
 ///
 /// # Errors
 /// As [`run`].
@@ -143,7 +145,7 @@ pub async fn run_with(
     options: Options,
     possession: Possession,
     questions: mpsc::Receiver<Question>,
-    lines: broadcast::Sender<Arc<Line>>,
+    feeds: Feeds,
 ) -> Result<(), RunError> {
     // Before anything is attached: a signal during the start is then heard after it.
     let signals = Signals::listen().map_err(RunError::Signals)?;
@@ -153,7 +155,7 @@ pub async fn run_with(
         tickets: possession.tickets,
     };
     let (mut controller, inbox) =
-        Controller::start(options, possession.lock, inherited, possession.door, &lines).await?;
+        Controller::start(options, possession.lock, inherited, possession.door, &feeds).await?;
     if let Some(ancestor) = ancestor {
         controller.lock.own()?;
         // It may have given up waiting and serves on; then the lock told this process nothing, and it ends.
@@ -287,7 +289,7 @@ impl Controller {
         lock: NodeLock,
         inherited: Inherited,
         door: Option<Door>,
-        lines: &broadcast::Sender<Arc<Line>>,
+        feeds: &Feeds,
     ) -> Result<(Self, Inbox), RunError> {
         let config = config::load(&options.config)?;
         let directory = options
@@ -308,13 +310,22 @@ impl Controller {
         });
         // Before anything is opened: a configuration that does not compile changes nothing.
         let draft = Estate::compile(config, &options.node, Labels::default(), 1)?;
+        // Outlives this process, and is read without it.
+        let words = u32::try_from(WORDS).unwrap_or(u32::MAX);
+        let words = task::block_in_place(|| Mapped::adopt(&options.node, PROXY_TALLY, words))?;
+        let tally = Tally::new(Arc::new(words));
+        // Nothing is noted of a request where nobody wants it.
+        let is_logged = draft.config.log.access.file.to != LogTo::Nowhere;
+        let (access, records) = mpsc::channel(ACCESS_RECORDS);
+        let access = is_logged.then_some(access);
         let (mut proxying, proxy) = Proxying::new(
             &options.node,
             &directory,
             memory.wishes.clone(),
             inherited.tickets,
             inherited.sockets,
-            Tally::private(),
+            tally,
+            access,
         );
         let proxy_draft = proxying
             .draft(&draft.config, draft.sites.clone())
@@ -361,9 +372,11 @@ impl Controller {
             generation: estate.ruleset.generation,
             interfaces: Vec::new(),
             services: balancing.services(),
+            certificates: Vec::new(),
+            clusters: Vec::new(),
         };
         let mut controller = Self {
-            monitoring: Monitoring::begin(&options.node, facts, lines),
+            monitoring: Monitoring::begin(&options.node, facts, records, feeds),
             started_at,
             config,
             keys,
@@ -709,7 +722,9 @@ impl Controller {
             in_service: self.in_service,
             generation: self.estate.ruleset.generation,
             interfaces: self.interfaces(),
-            services: self.balancing.services(),
+            services: self.services(),
+            certificates: self.proxying.certificates(),
+            clusters: Vec::new(),
         });
     }
 
@@ -1242,6 +1257,8 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// Beyond these, requests are served and not logged.
+const ACCESS_RECORDS: usize = 8_192;
 /// Log lines that one who reads too slowly may be behind.
 pub const LINES: usize = 8_192;
 const TICK: Duration = Duration::from_millis(500);

@@ -5,6 +5,7 @@ mod bpffs;
 pub mod clock;
 mod counters;
 mod device;
+mod drops;
 mod emit;
 mod error;
 mod link;
@@ -28,9 +29,10 @@ use self::{
 };
 pub use self::{
     counters::{Counters, Fill, Interface as InterfaceCounters},
+    drops::Drops,
     error::KernelError,
     lock::NodeLock,
-    mapped::Mapped,
+    mapped::{Mapped, PROXY_TALLY},
     pinned::{Seat, Which, detach, seat},
     table::{
         ArrayTable, CounterTable, Difference, Field, HashTable, Prefix, PrefixTable, Sum, Table,

@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod labels;
 pub mod logbook;
 pub mod monitor;
+pub mod mysql;
 pub mod names;
 pub mod probe;
 pub mod proxy;

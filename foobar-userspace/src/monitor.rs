@@ -2,6 +2,7 @@
 
 pub mod alert;
 pub mod catalogue;
+pub mod drops;
 pub mod exposition;
 pub mod lines;
 pub mod measure;
@@ -14,3 +15,5 @@ pub mod watch;
 
 #[cfg(test)]
 pub mod samples;
+
+pub use crate::admin::api::Snapshot;

@@ -1,8 +1,11 @@
 //! The counters of the packet path as the administration's API shows them: labels taken apart, backends under vips.
 
+mod sites;
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,7 +16,8 @@ use crate::{
         BackendCounters, Count, CountRate, InterfaceCounters, MapUse, Maps, RuleCounters,
         ServiceCounters, Snapshot, TrafficCount, TrafficRate,
     },
-    kernel::{self, Counters, Direction, KernelError, Sum},
+    kernel::{self, Counters, Direction, KernelError, Mapped, PROXY_TALLY, Sum},
+    tally,
 };
 
 /// The counters of a node, read from its pinned maps; no controller need run.
@@ -21,7 +25,13 @@ use crate::{
 /// # Errors
 /// [`KernelError::NotDeployed`] where nothing is pinned.
 pub fn of_pins(node: &str, maps: Maps) -> Result<Snapshot, KernelError> {
-    let mut snapshot = snapshot(node, &kernel::pinned::counters(node)?);
+    let counters = kernel::pinned::counters(node)?;
+    let mut snapshot = snapshot(node, &counters);
+    // A node without a proxy has no such words.
+    if let Ok(words) = Mapped::look(node, PROXY_TALLY) {
+        let tally = tally::Tally::new(Arc::new(words));
+        snapshot.sites = sites::read(&counters, &tally);
+    }
     if maps == Maps::Counted {
         snapshot.maps = kernel::pinned::fill(node)?
             .into_iter()
@@ -58,6 +68,7 @@ pub fn rate(earlier: &Snapshot, later: &mut Snapshot) {
         let before = before.get(&(rule.policy.as_str(), rule.rule.as_str()));
         clock.count(before.copied().unwrap_or_default(), &mut rule.count);
     }
+    sites::rate(&earlier.sites, &mut later.sites, clock.0);
     for service in &mut later.services {
         let before = find(&earlier.services, |known| {
             known.name == service.name && known.vip == service.vip
@@ -276,6 +287,8 @@ mod tests {
             rules: vec![("edge/web".to_owned(), tally)],
             vips: Vec::new(),
             backends: Vec::new(),
+            sites: Vec::new(),
+            site_backends: Vec::new(),
         };
         snapshot("lb1", &counters)
     }

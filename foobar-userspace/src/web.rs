@@ -13,9 +13,9 @@ use axum::{
 };
 use tokio::{net::TcpListener, sync::watch};
 
-use crate::{
-    admin::api::Snapshot,
-    monitor::exposition::{self, CONTENT_TYPE},
+use crate::monitor::{
+    Snapshot,
+    exposition::{self, CONTENT_TYPE},
 };
 
 /// The newest snapshot; nothing before the first.

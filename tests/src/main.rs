@@ -143,6 +143,8 @@ The lab is up. Try:
   curl http://203.0.113.10:8080/whoami
   curl -g 'http://[2001:db8::10]:8080/whoami'
   curl --cacert /run/foobar-lab/ca.pem --resolve www.foobar.com:8443:203.0.113.10 https://www.foobar.com:8443/whoami
+  curl --cacert /run/foobar-lab/ca.pem --resolve www.foobar.com:443:203.0.113.10 https://www.foobar.com/whoami
+  cargo xtask lab exec lb1 -- foobar tls list
   cargo xtask lab exec client -- curl -s http://203.0.113.10:8080/whoami
   cargo xtask lab exec lb1 -- foobar stats --from-maps
   cargo xtask lab exec web2 -- curl -m2 http://198.51.100.7/     # forbidden by web2's egress rules

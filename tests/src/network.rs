@@ -3,6 +3,8 @@
 use std::{
     path::Path,
     process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -14,6 +16,8 @@ use crate::servers;
 const LAN: &str = "foobar-lan";
 /// The machine's own leg into the lab.
 const HOST: &str = "foobar-host";
+/// How long the kernel may take to call an address its own.
+const PATIENCE: Duration = Duration::from_secs(5);
 const NAMESPACES: [&str; 6] = ["client", "lb1", "web1", "web2", "web3", LAN];
 
 #[derive(Debug)]
@@ -81,7 +85,13 @@ impl Network {
     /// The command that failed, and what it said.
     pub fn create(&self) -> Result<()> {
         for (namespace, line) in &self.script {
-            run(namespace.as_deref(), line)?;
+            let begun = Instant::now();
+            while let Err(error) = run(namespace.as_deref(), line) {
+                if begun.elapsed() > PATIENCE || !is_too_early(&error) {
+                    return Err(error);
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
         }
         Ok(())
     }
@@ -187,4 +197,9 @@ fn run(namespace: Option<&str>, line: &str) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// An IPv6 address is tentative until the kernel's own worker has had its turn, even on a loopback.
+fn is_too_early(error: &anyhow::Error) -> bool {
+    error.to_string().contains("Invalid source address")
 }

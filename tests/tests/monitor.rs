@@ -733,3 +733,43 @@ fn the_dashboard_draws_what_happens_in_a_browser() {
         .expect("curl");
     assert_eq!(String::from_utf8_lossy(&refused.stdout), "405");
 }
+
+#[test]
+fn drops_are_told_one_by_one_while_somebody_follows() {
+    let estate = Estate::up(MONITORED, |_| {});
+    let capture = estate.files.path().join("drops.pcap");
+    let foobar = estate.foobar.to_str().expect("UTF-8");
+    let config = Lab::config_path();
+    let child = in_namespace("lb1", "timeout")
+        .args([
+            "-s", "INT", "5", foobar, "--node", "lb1", "-o", "jsonl", "-c",
+        ])
+        .arg(&config)
+        .args(["drops", "--reason", "policy", "--pcap"])
+        .arg(&capture)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("timeout");
+    thread::sleep(Duration::from_millis(1_500));
+    for _ in 0..3 {
+        // Nothing listens there, and no rule allows it.
+        let refused = ["nc", "-z", "-w1", "203.0.113.10", "9999"];
+        assert!(!estate.lab.succeeds("client", &refused));
+    }
+    let output = child.wait_with_output().expect("an end");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let told: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .filter(|drop: &Value| drop["dport"] == 9_999)
+        .collect();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(told.len() >= 3, "{text}{complaints}");
+    assert_eq!(told[0]["reason"], "policy");
+    assert_eq!(told[0]["interface"], "wan");
+    assert_eq!(told[0]["dst"], "203.0.113.10");
+    assert_eq!(told[0]["flags"], "S");
+    let written = fs::read(&capture).expect("a capture");
+    assert!(written.len() > 24 + 3 * (16 + 54), "{}", written.len());
+}

@@ -10,7 +10,8 @@ use anyhow::{Error, Result};
 
 use crate::{
     machine, object,
-    setup::{self, Consent, Scope},
+    product::Product,
+    setup::{self, BpfTools, Consent, Scope},
     steps::Steps,
     workspace::{Profile, Workspace},
 };
@@ -30,6 +31,11 @@ pub fn run(
         Scope::Build
     };
     let tools = setup::ensure(workspace, steps, scope, consent)?;
+    if let Some((first, rest)) = arguments.split_first()
+        && first == "monitor"
+    {
+        return monitor(workspace, steps, &tools, rest);
+    }
     let mut build = workspace.cargo();
     build
         .args(["build", "--package", "foobar-tests", "--bin", BENCH])
@@ -50,4 +56,27 @@ pub fn run(
     Err(Error::new(failure).context(format!("cannot start {}", bench.display())))
 }
 
+/// What looking at a large node costs: of the product as it is shipped, not of its parts.
+fn monitor(
+    workspace: &Workspace,
+    steps: &mut Steps,
+    tools: &BpfTools,
+    arguments: &[OsString],
+) -> Result<ExitCode> {
+    let product = Product::build(workspace, steps, tools, Profile::Release)?;
+    let mut build = workspace.cargo();
+    build
+        .args(["build", "--package", "foobar-tests", "--bin", MONITOR])
+        .args(Profile::Release.arguments());
+    product.announce_object(&mut build);
+    steps.run(MONITOR, MONITOR, &mut build)?;
+    let bench = workspace.binary(Profile::Release, MONITOR);
+    let mut command = Command::new(&bench);
+    command.args(arguments).current_dir(&workspace.root);
+    product.announce(&mut command);
+    let failure = command.exec();
+    Err(Error::new(failure).context(format!("cannot start {}", bench.display())))
+}
+
+const MONITOR: &str = "foobar-bench-monitor";
 const BENCH: &str = "foobar-bench";

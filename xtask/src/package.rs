@@ -25,6 +25,7 @@ pub fn run(
     let tools = setup::ensure(workspace, steps, Scope::Build, consent)?;
     let product = Product::build(workspace, steps, &tools, profile)?;
     let package = build(workspace, steps, &product.foobar, profile)?;
+    verify(workspace, steps, &package)?;
     println!("{}", package.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -51,6 +52,52 @@ fn build(
     steps.run("cargo-deb", "Debian package", &mut command)?;
     Ok(output.join("foobar.deb"))
 }
+
+/// Unpacks it beside the system: everything is there, the program runs, the scripts are scripts.
+fn verify(workspace: &Workspace, steps: &mut Steps, package: &Path) -> Result<()> {
+    let root = workspace.root.join("target/debian/unpacked");
+    let _ = fs::remove_dir_all(&root);
+    let mut unpack = Command::new("dpkg-deb");
+    unpack.arg("--raw-extract").arg(package).arg(&root);
+    steps.run("dpkg-deb", "unpacking it", &mut unpack)?;
+    let missing: Vec<&str> = CONTENTS
+        .iter()
+        .copied()
+        .filter(|file| !root.join(file).exists())
+        .collect();
+    anyhow::ensure!(missing.is_empty(), "the package lacks {missing:?}");
+    let mut version = Command::new(root.join("usr/bin/foobar"));
+    steps.run(
+        "packaged-foobar",
+        "foobar --version",
+        version.arg("--version"),
+    )?;
+    for script in ["postinst", "prerm", "postrm"] {
+        let mut check = Command::new("sh");
+        check.arg("-n").arg(root.join("DEBIAN").join(script));
+        steps.run(script, script, &mut check)?;
+    }
+    Ok(())
+}
+
+const CONTENTS: &[&str] = &[
+    "usr/bin/foobar",
+    "lib/systemd/system/foobar.service",
+    "usr/lib/sysusers.d/foobar.conf",
+    "etc/default/foobar",
+    "usr/share/man/man1/foobar.1.gz",
+    "usr/share/man/man1/foobar-set-add.1.gz",
+    "usr/share/bash-completion/completions/foobar",
+    "usr/share/zsh/vendor-completions/_foobar",
+    "usr/share/fish/vendor_completions.d/foobar.fish",
+    "usr/share/foobar/foobar.schema.json",
+    "usr/share/foobar/prometheus/foobar-alerts.yml",
+    "usr/share/foobar/grafana/foobar.json",
+    "usr/share/doc/foobar/examples/foobar.toml",
+    "usr/share/doc/foobar/operators/install.md",
+    "DEBIAN/postinst",
+    "DEBIAN/prerm",
+];
 
 /// What the product writes about itself.
 fn accompany(foobar: &Path, stage: &Path) -> Result<()> {

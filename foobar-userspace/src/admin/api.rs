@@ -6,7 +6,10 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::balancer::health::{BackendState, BackendWish};
+pub use crate::{
+    balancer::health::{BackendState, BackendWish},
+    mysql::status::{ClusterStatus, LackStatus, MemberStatus},
+};
 
 /// What the controller is asked; one variant per route.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -198,11 +201,19 @@ pub struct Snapshot {
     pub interfaces: Vec<InterfaceCounters>,
     pub rules: Vec<RuleCounters>,
     pub services: Vec<ServiceCounters>,
+    /// Database clusters; none when read from the maps alone.
+    #[serde(default)]
+    pub clusters: Vec<ClusterStatus>,
+    /// What the proxy serves.
+    #[serde(default)]
+    pub sites: Vec<SiteCounters>,
     /// Only where they were asked for: counting them takes a walk through each.
     pub maps: Vec<MapUse>,
     /// What the controller knows beside the counters; `None` when read from the maps alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller: Option<ControllerState>,
+    #[serde(default)]
+    pub certificates: Vec<CertificateExpiry>,
     #[serde(default)]
     pub alerts: Vec<AlertLine>,
     #[serde(default)]
@@ -357,6 +368,68 @@ pub struct TrafficRate {
     pub bytes_in: f64,
     pub packets_out: f64,
     pub bytes_out: f64,
+}
+
+/// How long a site's certificate is still good for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct CertificateExpiry {
+    /// `l7.www`
+    pub service: String,
+    pub path: String,
+    /// Negative after its end.
+    pub seconds_left: f64,
+}
+
+/// A site of the proxy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct SiteCounters {
+    /// `l7.www`
+    pub name: String,
+    #[serde(flatten)]
+    pub requests: RequestCount,
+    pub backends: Vec<SiteBackendCounters>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct SiteBackendCounters {
+    pub host: String,
+    pub port: u16,
+    /// `None` when read from the maps alone.
+    pub weight: Option<u16>,
+    pub state: Option<BackendState>,
+    #[serde(flatten)]
+    pub requests: RequestCount,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct RequestCount {
+    /// By name: `requests`, `status_2xx`, `retries`, …
+    pub counts: BTreeMap<String, u64>,
+    /// How many answers took how long, by bucket ([`crate::tally::upper_end`]); empty buckets at the end are left out.
+    pub latency: Vec<u64>,
+    /// Over the last second or two; not there before that much was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_second: Option<RequestRate>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct RequestRate {
+    pub qps: f64,
+    pub bytes_in: f64,
+    pub bytes_out: f64,
+    /// Answers with 5xx, of all; `None` without any answer.
+    pub error_rate: Option<f64>,
+    /// Seconds; `None` without any answer.
+    pub p50: Option<f64>,
+    pub p90: Option<f64>,
+    pub p95: Option<f64>,
+    pub p99: Option<f64>,
+    pub p999: Option<f64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -37,13 +37,13 @@ use tokio::{
 };
 
 use super::{
-    Deed, Question,
+    Deed, Feeds, Question,
     access::{Access, Caller},
     accounts,
     api::{Refusal, Request, Response},
     question,
 };
-use crate::monitor::lines::{Line, Stream};
+use crate::monitor::lines::Stream;
 
 /// Why the socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -107,14 +107,14 @@ pub struct Door {
 }
 
 impl Door {
-    /// `record` is told of every change that was asked for, `lines` are followed. Needs a runtime.
+    /// `record` is told of every change that was asked for, `feeds` are followed. Needs a runtime.
     ///
     /// # Errors
     /// When the socket cannot be listened on.
     pub fn open(
         listener: net::UnixListener,
         record: impl Fn(Deed) + Send + Sync + 'static,
-        lines: broadcast::Sender<Arc<Line>>,
+        feeds: Feeds,
     ) -> io::Result<(Self, mpsc::Receiver<Question>)> {
         listener.set_nonblocking(true)?;
         let (questions, inbox) = mpsc::channel(16);
@@ -122,7 +122,7 @@ impl Door {
             questions,
             own_uid: rustix::process::geteuid().as_raw(),
             record: Box::new(record),
-            lines,
+            feeds,
         };
         let mut door = Self {
             listener,
@@ -183,7 +183,7 @@ struct Desk {
     questions: mpsc::Sender<Question>,
     own_uid: u32,
     record: Box<dyn Fn(Deed) + Send + Sync>,
-    lines: broadcast::Sender<Arc<Line>>,
+    feeds: Feeds,
 }
 
 impl fmt::Debug for Desk {
@@ -230,7 +230,10 @@ async fn follow(State(desk): State<Arc<Desk>>, RoutePath(name): RoutePath<String
             message: format!("there is no log `{name}`; there is {known}"),
         }));
     };
-    let lines = desk.lines.subscribe();
+    let lines = match wanted {
+        Stream::Drops => desk.feeds.drops.subscribe(),
+        Stream::Access | Stream::Alerts | Stream::Audit => desk.feeds.lines.subscribe(),
+    };
     let body = stream::unfold(lines, move |mut lines| async move {
         loop {
             match lines.recv().await {
@@ -367,8 +370,7 @@ mod tests {
         let deeds = Arc::new(Mutex::new(Vec::new()));
         let book = deeds.clone();
         let record = move |deed| book.lock().expect("one writer").push(deed);
-        let (door, mut asked) =
-            Door::open(listener, record, broadcast::channel(1).0).expect("a door");
+        let (door, mut asked) = Door::open(listener, record, Feeds::new(1)).expect("a door");
         tokio::spawn(async move {
             let _door = door;
             while let Some(question) = asked.recv().await {

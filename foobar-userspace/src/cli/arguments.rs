@@ -152,6 +152,21 @@ pub enum Command {
         #[command(subcommand)]
         what: BackendCommand,
     },
+    /// Packets that are dropped, one by one, as they are told of: which, and why. Until Ctrl-C.
+    Drops {
+        /// As it always does.
+        #[arg(short, long)]
+        follow: bool,
+        /// Only those for this reason (`policy`), or by this rule (`edge/jailed`).
+        #[arg(long)]
+        reason: Option<String>,
+        /// Only from this address or prefix.
+        #[arg(long, value_name = "NET")]
+        src: Option<Element>,
+        /// Write the frames into a capture file too, the first 96 bytes of each.
+        #[arg(long, value_name = "FILE")]
+        pcap: Option<PathBuf>,
+    },
     /// Thresholds of the file: how they stand, and whether those are reached who are told.
     Alert {
         #[command(subcommand)]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use foobar::{
-    admin::{self, Deed, Door},
+    admin::{self, Deed, Door, Feeds},
     balancer,
     config::{Config, Diagnostics},
     controller::{self, Options, Possession},
@@ -55,13 +55,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::failed(&error))?;
     runtime.block_on(async {
-        let (lines, _) = broadcast::channel(controller::LINES);
-        let book = lines.clone();
+        let feeds = Feeds::new(controller::LINES);
+        let book = feeds.lines.clone();
         let record = move |deed| audit(deed, &book);
         let (door, questions) =
-            Door::open(listener, record, lines.clone()).map_err(|error| Failure::failed(&error))?;
+            Door::open(listener, record, feeds.clone()).map_err(|error| Failure::failed(&error))?;
         possession.door = Some(door);
-        Ok(controller::run_with(options, possession, questions, lines).await?)
+        Ok(controller::run_with(options, possession, questions, feeds).await?)
     })
 }
 
@@ -127,7 +127,9 @@ fn log(verbose: u8) {
         1 => "debug",
         _ => "trace",
     };
-    let filter = EnvFilter::try_from_env("FOOBAR_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // A kernel newer than the netlink crate is nothing to be warned of twice a second.
+    let usual = format!("{level},netlink_packet_route=error");
+    let filter = EnvFilter::try_from_env("FOOBAR_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

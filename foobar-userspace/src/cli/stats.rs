@@ -1,7 +1,9 @@
 //! `foobar stats`: counters as tables, part by part.
 
 use comfy_table::Cell;
-use foobar::admin::api::{BackendCounters, BackendState, Count, Snapshot, TrafficCount};
+use foobar::admin::api::{
+    BackendCounters, BackendState, Count, RequestCount, Snapshot, TrafficCount,
+};
 use foobar_ebpf::verdict::Reason;
 
 use super::{
@@ -16,6 +18,9 @@ pub fn narrow(snapshot: &mut Snapshot, part: Option<Part>, filter: Option<&str>)
     if !wants(&[Part::Services, Part::Backends]) {
         snapshot.services.clear();
     }
+    snapshot
+        .sites
+        .retain(|site| wants(&[Part::Services, Part::Backends]) && holds(&site.name));
     if !wants(&[Part::Rules]) {
         snapshot.rules.clear();
     }
@@ -52,12 +57,20 @@ pub fn narrow(snapshot: &mut Snapshot, part: Option<Part>, filter: Option<&str>)
 /// The tables of the parts that were asked for.
 pub fn tables(snapshot: &Snapshot, part: Option<Part>, output: Output) -> String {
     let tables = match part {
+        None if !snapshot.sites.is_empty() => vec![
+            sites(snapshot),
+            services(snapshot, output),
+            rules(snapshot),
+            drops_table(snapshot),
+        ],
         None => vec![
             services(snapshot, output),
             rules(snapshot),
             drops_table(snapshot),
         ],
-        Some(Part::Services) => vec![services(snapshot, output)],
+        Some(Part::Services) if snapshot.services.is_empty() => vec![sites(snapshot)],
+        Some(Part::Services) if snapshot.sites.is_empty() => vec![services(snapshot, output)],
+        Some(Part::Services) => vec![sites(snapshot), services(snapshot, output)],
         Some(Part::Backends) => vec![backends(snapshot, output)],
         Some(Part::Rules) => vec![rules(snapshot)],
         Some(Part::Drops) => vec![drops_table(snapshot)],
@@ -92,6 +105,63 @@ fn services(snapshot: &Snapshot, output: Output) -> String {
         }
     }
     columns.text()
+}
+
+/// Requests of the proxy.
+fn sites(snapshot: &Snapshot) -> String {
+    let mut columns = Columns::new(&[
+        "SITE / BACKEND",
+        "WT",
+        "STATE",
+        "QPS",
+        "OUT/s",
+        "5xx",
+        "P50",
+        "P99",
+        "REQUESTS",
+    ]);
+    for site in &snapshot.sites {
+        let up = site
+            .backends
+            .iter()
+            .filter(|backend| backend.state == Some(BackendState::Up))
+            .count();
+        let up = text(format!("{up}/{}", site.backends.len()));
+        columns.row(requests_row(text(&site.name), text(""), up, &site.requests));
+        for backend in &site.backends {
+            let name = text(format!("  -> {}:{}", backend.host, backend.port));
+            let weight = backend.weight.map_or_else(|| text("-"), number);
+            let state = state(backend.state);
+            columns.row(requests_row(name, weight, state, &backend.requests));
+        }
+    }
+    columns.text()
+}
+
+fn requests_row(name: Cell, weight: Cell, state: Cell, requests: &RequestCount) -> Vec<Cell> {
+    let rate = requests.per_second;
+    let time = |seconds: Option<f64>| {
+        seconds.map_or_else(
+            || "-".to_owned(),
+            |seconds| format!("{:.1}ms", seconds * 1_000.0),
+        )
+    };
+    let errors = rate
+        .and_then(|rate| rate.error_rate)
+        .map_or_else(|| "-".to_owned(), |share| format!("{:.1}%", share * 100.0));
+    vec![
+        name,
+        weight,
+        state,
+        number(short_rate(rate.map(|rate| rate.qps))),
+        number(short_rate(rate.map(|rate| rate.bytes_out))),
+        number(errors),
+        number(time(rate.and_then(|rate| rate.p50))),
+        number(time(rate.and_then(|rate| rate.p99))),
+        number(short_total(
+            requests.counts.get("requests").copied().unwrap_or_default(),
+        )),
+    ]
 }
 
 fn backends(snapshot: &Snapshot, output: Output) -> String {

@@ -6,7 +6,10 @@ use std::{
 };
 
 use crate::{
-    admin::api::{ControllerState, InterfaceStatus, ServiceStatus, Snapshot},
+    admin::api::{
+        CertificateExpiry, CertificateLine, ClusterStatus, ControllerState, InterfaceStatus,
+        ServiceStatus, Snapshot,
+    },
     config::Config,
 };
 
@@ -21,6 +24,8 @@ pub struct Facts {
     pub generation: u64,
     pub interfaces: Vec<InterfaceStatus>,
     pub services: Vec<ServiceStatus>,
+    pub certificates: Vec<CertificateLine>,
+    pub clusters: Vec<ClusterStatus>,
 }
 
 impl Facts {
@@ -36,6 +41,36 @@ impl Facts {
             generation: self.generation,
             interfaces: self.interfaces.clone(),
         });
+        snapshot.clusters.clone_from(&self.clusters);
+        snapshot.certificates = self
+            .certificates
+            .iter()
+            .filter_map(|line| {
+                let end = humantime::parse_rfc3339(&line.not_after).ok()?;
+                Some(CertificateExpiry {
+                    service: line.service.clone(),
+                    path: line.path.clone(),
+                    seconds_left: unix(end) - unix(at),
+                })
+            })
+            .collect();
+        for site in &mut snapshot.sites {
+            let known = self
+                .services
+                .iter()
+                .find(|service| service.name == site.name)
+                .map(|service| service.backends.as_slice())
+                .unwrap_or_default();
+            for counted in &mut site.backends {
+                let known = known
+                    .iter()
+                    .find(|known| known.host == counted.host && known.port == counted.port);
+                if let Some(known) = known {
+                    counted.weight = Some(known.weight);
+                    counted.state = Some(known.state);
+                }
+            }
+        }
         for counters in &mut snapshot.services {
             let Some(service) = self
                 .services

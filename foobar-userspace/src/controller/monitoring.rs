@@ -6,26 +6,26 @@ use std::{
 };
 
 use tokio::{
-    sync::{broadcast, mpsc, watch},
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
     time,
 };
 
 use super::{
-    chain, exports,
+    access, chain, drops, exports,
     facts::{Facts, unix},
     logs, pages,
     samples::Samples,
     tellers,
 };
 use crate::{
-    admin::api::Snapshot,
+    admin::{Feeds, api::Snapshot},
     courier::Courier,
     monitor::{
-        lines::Line,
         notice::Notice,
         watch::{Now, Watch, rehearsal},
     },
+    proxy::AccessRecord,
 };
 
 #[derive(Debug)]
@@ -40,7 +40,13 @@ pub struct Monitoring {
 }
 
 impl Monitoring {
-    pub fn begin(node: &str, facts: Facts, lines: &broadcast::Sender<Arc<Line>>) -> Self {
+    pub fn begin(
+        node: &str,
+        facts: Facts,
+        records: mpsc::Receiver<AccessRecord>,
+        feeds: &Feeds,
+    ) -> Self {
+        let lines = &feeds.lines;
         let started = Instant::now();
         let (facts, known) = watch::channel(Arc::new(facts));
         let samples = Samples::new(node.to_owned(), known.clone());
@@ -68,6 +74,13 @@ impl Monitoring {
             samples.clone(),
             courier,
             lines.clone(),
+        ));
+        tasks.spawn(access::run(records, known.clone(), lines.clone()));
+        tasks.spawn(drops::run(
+            node.to_owned(),
+            known.clone(),
+            lines.clone(),
+            feeds.drops.clone(),
         ));
         tasks.spawn(pages::run(node.to_owned(), known.clone(), newest));
         tasks.spawn(logs::run(node.to_owned(), known, lines.subscribe()));

@@ -25,7 +25,7 @@ use crate::{
     config::{self, Config, Diagnostics},
     probe::{self, Secrecy},
     proxy::{
-        BackendTls, Memory, Report, Shared, Site, SiteBackend, Sites,
+        AccessRecord, BackendTls, Memory, Report, Shared, Site, SiteBackend, Sites,
         admission::Admission,
         crew::{Crew, Standing},
         material::{Material, TicketBook},
@@ -88,6 +88,7 @@ impl Proxying {
         tickets: TicketBook,
         sockets: Sockets,
         tally: Tally,
+        access: Option<mpsc::Sender<AccessRecord>>,
     ) -> (Self, ProxyInbox) {
         let secrecy: Arc<ArcSwap<HashMap<u32, Secrecy>>> = Arc::default();
         let known = secrecy.clone();
@@ -113,7 +114,7 @@ impl Proxying {
             shared: Shared {
                 tally,
                 reports,
-                access: None,
+                access,
                 memory: Memory::new(getrandom::u64().unwrap_or_default()),
             },
             sockets: Some(sockets),

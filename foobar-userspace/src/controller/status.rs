@@ -125,7 +125,7 @@ impl Controller {
             .collect()
     }
 
-    fn services(&self) -> Vec<ServiceStatus> {
+    pub(super) fn services(&self) -> Vec<ServiceStatus> {
         let sites = self.proxying.upstreams().statuses();
         self.balancing.services().into_iter().chain(sites).collect()
     }

@@ -21,6 +21,9 @@ pub struct Counters {
     pub vips: Vec<(String, Traffic)>,
     /// By label: `l4.name host:port address`.
     pub backends: Vec<(String, Traffic)>,
+    /// Ids and labels of what the proxy counts.
+    pub sites: Vec<(u32, String)>,
+    pub site_backends: Vec<(u32, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +60,8 @@ impl Tables {
             rules: labelled(&labels, LabelKey::RULE, &self.rules)?,
             vips: labelled(&labels, LabelKey::VIP, &self.vip_traffic)?,
             backends: labelled(&labels, LabelKey::BACKEND, &self.backend_traffic)?,
+            sites: owned(&labels, LabelKey::SITE),
+            site_backends: owned(&labels, LabelKey::SITE_BACKEND),
         })
     }
 
@@ -138,6 +143,12 @@ fn of_kind(labels: &Labels, kind: u32) -> impl Iterator<Item = (u32, &str)> {
     labels
         .range((kind, 0)..=(kind, u32::MAX))
         .map(|((_, id), text)| (*id, text.as_str()))
+}
+
+fn owned(labels: &Labels, kind: u32) -> Vec<(u32, String)> {
+    of_kind(labels, kind)
+        .map(|(id, text)| (id, text.to_owned()))
+        .collect()
 }
 
 /// The counters of all labels of a kind, in the order of the ids.

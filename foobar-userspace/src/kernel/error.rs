@@ -11,7 +11,7 @@ pub enum KernelError {
     #[error("this foobar was built without its BPF object; build it with `cargo xtask build`")]
     NoObject,
     #[error(
-        "cannot {doing}: not permitted; run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN"
+        "cannot {doing}: not permitted; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
     )]
     NotPermitted { doing: String, source: Source },
     #[error("Linux {running} is too old: foobar needs 6.1 or later")]

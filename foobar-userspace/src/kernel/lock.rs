@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{Read, Seek, Write},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::{MetadataExt as _, fchown},
+    },
     path::{Path, PathBuf},
     process,
 };
@@ -42,6 +45,7 @@ impl NodeLock {
             .truncate(false)
             .open(&path)
             .map_err(|source| KernelError::path("open", &path, source))?;
+        give_to_owner_of_directory(&file);
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -111,6 +115,16 @@ impl Drop for NodeLock {
 impl AsFd for NodeLock {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// What root locked by a command, the controller's own user must be able to lock next.
+fn give_to_owner_of_directory(file: &File) {
+    if let (Ok(directory), Ok(known)) = (fs::metadata(DIRECTORY), file.metadata())
+        && directory.uid() != known.uid()
+    {
+        // Who may not give it away is not root, and then it is the owner's already.
+        let _ = fchown(file, Some(directory.uid()), Some(directory.gid()));
     }
 }
 

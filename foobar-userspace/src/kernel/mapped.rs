@@ -23,6 +23,9 @@ use super::{
     bpffs::{self, Pins},
 };
 
+/// The counters of the proxy.
+pub const PROXY_TALLY: &str = "PROXY_TALLY";
+
 /// An array of words that other processes see too.
 pub struct Mapped {
     start: NonNull<AtomicU64>,

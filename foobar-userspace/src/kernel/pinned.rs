@@ -1,5 +1,7 @@
 //! What can be done with a node's pins while no controller runs.
 
+use std::collections::HashMap;
+
 use foobar_ebpf::abi::LabelKey;
 
 use super::{
@@ -80,6 +82,19 @@ pub fn detach(node: &str, which: &Which) -> Result<Vec<String>, KernelError> {
 pub fn counters(node: &str) -> Result<Counters, KernelError> {
     let pins = deployed(node)?;
     Tables::open(&pins.maps())?.counters()
+}
+
+/// What ids of each kind are called, by kind and id.
+///
+/// # Errors
+/// [`KernelError::NotDeployed`] where nothing is pinned.
+pub fn labels(node: &str) -> Result<HashMap<(u32, u32), String>, KernelError> {
+    let pins = deployed(node)?;
+    let labels = Tables::open(&pins.maps())?.label_texts()?;
+    Ok(labels
+        .into_iter()
+        .map(|(key, text)| ((key.kind, key.id), text))
+        .collect())
 }
 
 /// How full the pinned maps are.

@@ -286,7 +286,7 @@ pub struct ArrayTable<V: Field> {
 }
 
 impl<V: Field + PartialEq> ArrayTable<V> {
-    fn open(directory: &Path, name: &'static str) -> Result<Self, KernelError> {
+    pub(super) fn open(directory: &Path, name: &'static str) -> Result<Self, KernelError> {
         let map = open(directory, name)?
             .0
             .try_into()

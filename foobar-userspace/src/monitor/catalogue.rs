@@ -2,6 +2,9 @@
 //!
 //! Labels come from the configuration alone: no client address, path or port from the wire becomes a series.
 
+mod clusters;
+mod sites;
+
 use std::borrow::Cow;
 
 use super::measure::is_drop;
@@ -89,6 +92,11 @@ pub fn families(snapshot: &Snapshot) -> Vec<Family<'_>> {
     families.extend(rules(snapshot));
     families.extend(services(snapshot));
     families.extend(backends(snapshot));
+    families.extend(sites::of_sites(snapshot));
+    families.extend(sites::of_backends(snapshot));
+    families.extend(sites::certificates(snapshot));
+    families.extend(clusters::of_clusters(snapshot));
+    families.extend(clusters::of_members(snapshot));
     families.extend(maps(snapshot));
     families.extend(alerts(snapshot));
     families.extend(exports(snapshot));

@@ -5,19 +5,17 @@ use std::collections::BTreeMap;
 use foobar_ebpf::verdict::Reason;
 
 use crate::{
-    admin::api::{BackendState, ServiceCounters, Snapshot},
-    config::{Alert, Metric},
+    admin::api::{BackendState, RequestRate, ServiceCounters, SiteCounters, Snapshot},
+    config::{Alert, Metric, Quantile},
+    mysql::status::ClusterStatus,
 };
 
 /// `None` where there is nothing to measure: no such service here, or no rate yet.
 #[must_use]
-pub fn measure(alert: &Alert, snapshot: &Snapshot) -> Option<f64> {
+pub fn measure(alert: &Alert, snapshot: &Snapshot, before: &Before) -> Option<f64> {
     let of = alert.of.as_deref();
     match alert.metric {
-        Metric::Qps => {
-            sum(services(snapshot, of)
-                .map(|service| service.traffic.per_second.map(|rate| rate.qps)))
-        }
+        Metric::Qps => qps(snapshot, of),
         Metric::Drops => drops(snapshot, alert.reason.as_deref()),
         Metric::BackendsUp => backends(snapshot, of, BackendState::Up),
         Metric::BackendsDown => backends(snapshot, of, BackendState::Down),
@@ -44,12 +42,26 @@ pub fn measure(alert: &Alert, snapshot: &Snapshot) -> Option<f64> {
                 .filter(|interface| interface.xdp == "generic");
             count(generic.count())
         }),
-        // Their sources are not in the snapshot yet.
-        Metric::CertificateExpiry
-        | Metric::ErrorRate
-        | Metric::Failover
-        | Metric::Latency(_)
-        | Metric::ReplicaLag => None,
+        Metric::Failover => failovers(snapshot, of, before),
+        Metric::ReplicaLag => clusters(snapshot, of)
+            .flat_map(|cluster| &cluster.members)
+            .filter(|member| member.role == "replica")
+            .filter_map(|member| member.lag_seconds)
+            .reduce(f64::max),
+        Metric::CertificateExpiry => snapshot
+            .certificates
+            .iter()
+            .filter(|certificate| of.is_none_or(|of| certificate.service == of))
+            .map(|certificate| certificate.seconds_left)
+            .reduce(f64::min),
+        Metric::ErrorRate => worst(snapshot, of, |rate| rate.error_rate),
+        Metric::Latency(quantile) => worst(snapshot, of, |rate| match quantile {
+            Quantile::P50 => rate.p50,
+            Quantile::P90 => rate.p90,
+            Quantile::P95 => rate.p95,
+            Quantile::P99 => rate.p99,
+            Quantile::P999 => rate.p999,
+        }),
     }
 }
 
@@ -61,6 +73,74 @@ fn services<'a>(
         .services
         .iter()
         .filter(move |service| of.is_none_or(|of| service.name == of))
+}
+
+/// Failovers of each cluster until some minutes ago.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Before(pub BTreeMap<String, u64>);
+
+impl Before {
+    #[must_use]
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let clusters = snapshot.clusters.iter();
+        Self(
+            clusters
+                .map(|cluster| (cluster.name.clone(), cluster.failovers))
+                .collect(),
+        )
+    }
+}
+
+fn failovers(snapshot: &Snapshot, of: Option<&str>, before: &Before) -> Option<f64> {
+    clusters(snapshot, of)
+        .map(|cluster| {
+            let before = before.0.get(&cluster.name).copied();
+            // A cluster that was not there before did not fail over before.
+            let recent = cluster
+                .failovers
+                .saturating_sub(before.unwrap_or(cluster.failovers));
+            part(recent, 1)
+        })
+        .reduce(|sum, recent| sum + recent)
+}
+
+fn clusters<'a>(
+    snapshot: &'a Snapshot,
+    of: Option<&'a str>,
+) -> impl Iterator<Item = &'a ClusterStatus> {
+    snapshot
+        .clusters
+        .iter()
+        .filter(move |cluster| of.is_none_or(|of| cluster.name == of))
+}
+
+/// Requests of sites; at layer 4 a query is a connection. What XDP hands to the proxy is counted by the proxy.
+fn qps(snapshot: &Snapshot, of: Option<&str>) -> Option<f64> {
+    let balanced =
+        services(snapshot, of).map(|service| service.traffic.per_second.map(|rate| rate.qps));
+    let served = sites(snapshot, of).map(|site| site.requests.per_second.map(|rate| rate.qps));
+    sum(balanced.chain(served))
+}
+
+fn sites<'a>(
+    snapshot: &'a Snapshot,
+    of: Option<&'a str>,
+) -> impl Iterator<Item = &'a SiteCounters> {
+    snapshot
+        .sites
+        .iter()
+        .filter(move |site| of.is_none_or(|of| site.name == of))
+}
+
+/// Of several sites the worst; without any answer there is nothing to measure.
+fn worst(
+    snapshot: &Snapshot,
+    of: Option<&str>,
+    value: impl Fn(&RequestRate) -> Option<f64>,
+) -> Option<f64> {
+    sites(snapshot, of)
+        .filter_map(|site| value(site.requests.per_second.as_ref()?))
+        .reduce(f64::max)
 }
 
 /// `None` when there is nothing to add.
@@ -103,6 +183,13 @@ fn backends(snapshot: &Snapshot, of: Option<&str>, wanted: BackendState) -> Opti
             }
         }
     }
+    for site in sites(snapshot, of) {
+        for backend in &site.backends {
+            if let Some(state) = backend.state {
+                states.insert((&site.name, &backend.host, backend.port), state);
+            }
+        }
+    }
     if states.is_empty() {
         return None;
     }
@@ -131,6 +218,7 @@ mod tests {
             BackendCounters, Count, CountRate, InterfaceCounters, MapUse, TrafficCount, TrafficRate,
         },
         config::{Place, Quantity, Severity, Side, Threshold},
+        monitor::samples,
     };
 
     fn alert(metric: Metric, of: Option<&str>) -> Alert {
@@ -216,7 +304,7 @@ mod tests {
     }
 
     fn value(metric: Metric, of: Option<&str>) -> Option<f64> {
-        measure(&alert(metric, of), &snapshot())
+        measure(&alert(metric, of), &snapshot(), &Before::default())
     }
 
     #[test]
@@ -237,15 +325,48 @@ mod tests {
         assert_eq!(value(Metric::Drops, None), Some(9.0));
         let mut malformed = alert(Metric::Drops, None);
         malformed.reason = Some(Reason::Malformed.name().to_owned());
-        assert_eq!(measure(&malformed, &snapshot()), Some(2.0));
+        assert_eq!(
+            measure(&malformed, &snapshot(), &Before::default()),
+            Some(2.0)
+        );
     }
 
     #[test]
     fn the_fullest_map_is_the_pressure() {
         assert_eq!(value(Metric::MapPressure, None), Some(0.75));
         assert_eq!(
-            measure(&alert(Metric::MapPressure, None), &Snapshot::default()),
+            measure(
+                &alert(Metric::MapPressure, None),
+                &Snapshot::default(),
+                &Before::default()
+            ),
             None
         );
+    }
+
+    #[test]
+    fn the_worst_replica_is_the_lag_and_a_new_failover_is_counted_once() {
+        let snapshot = samples::snapshot();
+        let of =
+            |metric, before: &Before| measure(&alert(metric, Some("mysql.app")), &snapshot, before);
+        let before = Before(BTreeMap::from([("mysql.app".to_owned(), 1)]));
+        assert_eq!(of(Metric::ReplicaLag, &before), Some(2.5));
+        assert_eq!(of(Metric::Failover, &before), Some(1.0));
+        assert_eq!(of(Metric::Failover, &Before::of(&snapshot)), Some(0.0));
+        assert_eq!(of(Metric::Failover, &Before::default()), Some(0.0));
+    }
+
+    #[test]
+    fn requests_errors_and_latency_are_those_of_the_site() {
+        let snapshot = samples::snapshot();
+        let of = |metric| {
+            let alert = alert(metric, Some("l7.www"));
+            measure(&alert, &snapshot, &Before::default())
+        };
+        assert_eq!(of(Metric::Qps), Some(12.0));
+        assert_eq!(of(Metric::ErrorRate), Some(0.025));
+        assert_eq!(of(Metric::Latency(Quantile::P99)), Some(0.038));
+        assert_eq!(of(Metric::CertificateExpiry), Some(86_400.0));
+        assert_eq!(of(Metric::BackendsUp), Some(1.0));
     }
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use foobar_ebpf::verdict::Reason;
 
+use crate::mysql::status::{ClusterStatus, MemberStatus};
+
 use crate::admin::api::{
-    AlertLine, AlertState, BackendCounters, BackendState, ControllerState, Count, ExportLine,
-    InterfaceCounters, InterfaceStatus, MapUse, RuleCounters, ServiceCounters, Snapshot,
-    TrafficCount,
+    AlertLine, AlertState, BackendCounters, BackendState, CertificateExpiry, ControllerState,
+    Count, ExportLine, InterfaceCounters, InterfaceStatus, MapUse, RequestCount, RequestRate,
+    RuleCounters, ServiceCounters, SiteBackendCounters, SiteCounters, Snapshot, TrafficCount,
 };
 
 pub fn snapshot() -> Snapshot {
@@ -40,6 +42,35 @@ pub fn snapshot() -> Snapshot {
                 backend("web1", BackendState::Up),
                 backend("web2", BackendState::Down),
             ],
+        }],
+        sites: vec![SiteCounters {
+            name: "l7.www".to_owned(),
+            requests: requests(120),
+            backends: vec![SiteBackendCounters {
+                host: "web1".to_owned(),
+                port: 8_444,
+                weight: Some(1),
+                state: Some(BackendState::Up),
+                requests: requests(118),
+            }],
+        }],
+        clusters: vec![ClusterStatus {
+            name: "mysql.app".to_owned(),
+            mode: "promote".to_owned(),
+            writer: Some("web1".to_owned()),
+            armed: true,
+            failovers: 2,
+            members: vec![
+                member("web1", "primary", None),
+                member("web2", "replica", Some(0.2)),
+                member("web3", "replica", Some(2.5)),
+            ],
+            ..ClusterStatus::default()
+        }],
+        certificates: vec![CertificateExpiry {
+            service: "l7.www".to_owned(),
+            path: "/etc/foobar/tls/www.pem".to_owned(),
+            seconds_left: 86_400.0,
         }],
         maps: vec![MapUse {
             name: "FLOWS_V4".to_owned(),
@@ -87,6 +118,41 @@ fn count(packets: u64) -> Count {
         packets,
         bytes: packets * 60,
         per_second: None,
+    }
+}
+
+fn member(host: &str, role: &str, lag_seconds: Option<f64>) -> MemberStatus {
+    MemberStatus {
+        host: host.to_owned(),
+        port: 3_306,
+        role: role.to_owned(),
+        state: "up".to_owned(),
+        writes: "no".to_owned(),
+        reads: "yes".to_owned(),
+        lag_seconds,
+        qps: Some(40.0),
+        ..MemberStatus::default()
+    }
+}
+
+fn requests(number: u64) -> RequestCount {
+    RequestCount {
+        counts: [
+            ("requests", number),
+            ("status_2xx", number - 3),
+            ("status_5xx", 3),
+            ("bytes_in", number * 200),
+            ("bytes_out", number * 4_000),
+        ]
+        .map(|(name, count)| (name.to_owned(), count))
+        .into(),
+        latency: vec![0, number - 1, 0, 1],
+        per_second: Some(RequestRate {
+            qps: 12.0,
+            error_rate: Some(0.025),
+            p99: Some(0.038),
+            ..RequestRate::default()
+        }),
     }
 }
 

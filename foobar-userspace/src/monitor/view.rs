@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::measure::is_drop;
 use crate::admin::api::{
-    AlertLine, BackendState, ControllerState, ExportLine, ServiceCounters, Snapshot,
+    AlertLine, BackendState, ControllerState, ExportLine, ServiceCounters, SiteCounters, Snapshot,
 };
+use crate::mysql::status::ClusterStatus;
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -15,6 +16,8 @@ pub struct View<'a> {
     pub node: &'a str,
     pub controller: Option<&'a ControllerState>,
     pub services: Vec<ServiceView<'a>>,
+    pub sites: Vec<SiteView<'a>>,
+    pub clusters: &'a [ClusterStatus],
     /// Packets a second by reason, the most first.
     pub drops: Vec<(&'a str, f64)>,
     pub interfaces: Vec<InterfaceView<'a>>,
@@ -35,6 +38,18 @@ pub struct ServiceView<'a> {
     pub backends: Vec<BackendView>,
 }
 
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SiteView<'a> {
+    pub name: &'a str,
+    pub qps: f64,
+    pub bytes_out: f64,
+    pub error_rate: Option<f64>,
+    pub p50: Option<f64>,
+    pub p99: Option<f64>,
+    pub backends: Vec<BackendView>,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct BackendView {
@@ -43,6 +58,9 @@ pub struct BackendView {
     pub weight: Option<u16>,
     pub qps: f64,
     pub bytes_out: f64,
+    /// Of a site's backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99: Option<f64>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -62,12 +80,31 @@ pub struct RuleView<'a> {
     pub packets: f64,
 }
 
+impl View<'_> {
+    /// Requests of sites and connections of services.
+    #[must_use]
+    pub fn qps(&self) -> f64 {
+        let sites = self.sites.iter().map(|site| site.qps);
+        let services = self.services.iter().map(|service| service.qps);
+        sites.chain(services).sum()
+    }
+
+    #[must_use]
+    pub fn bytes_out(&self) -> f64 {
+        let sites = self.sites.iter().map(|site| site.bytes_out);
+        let services = self.services.iter().map(|service| service.bytes_out);
+        sites.chain(services).sum()
+    }
+}
+
 #[must_use]
 pub fn view(snapshot: &Snapshot) -> View<'_> {
     View {
         node: &snapshot.node,
         controller: snapshot.controller.as_ref(),
         services: services(&snapshot.services),
+        sites: snapshot.sites.iter().map(site).collect(),
+        clusters: &snapshot.clusters,
         drops: drops(snapshot),
         interfaces: interfaces(snapshot),
         rules: rules(snapshot),
@@ -114,11 +151,39 @@ fn services(counters: &[ServiceCounters]) -> Vec<ServiceView<'_>> {
                     weight: backend.weight,
                     qps: rate.qps,
                     bytes_out: rate.bytes_out,
+                    p99: None,
                 }),
             }
         }
     }
     services
+}
+
+fn site(counted: &SiteCounters) -> SiteView<'_> {
+    let rate = counted.requests.per_second.unwrap_or_default();
+    SiteView {
+        name: &counted.name,
+        qps: rate.qps,
+        bytes_out: rate.bytes_out,
+        error_rate: rate.error_rate,
+        p50: rate.p50,
+        p99: rate.p99,
+        backends: counted
+            .backends
+            .iter()
+            .map(|backend| {
+                let rate = backend.requests.per_second.unwrap_or_default();
+                BackendView {
+                    name: format!("{}:{}", backend.host, backend.port),
+                    state: backend.state,
+                    weight: backend.weight,
+                    qps: rate.qps,
+                    bytes_out: rate.bytes_out,
+                    p99: rate.p99,
+                }
+            })
+            .collect(),
+    }
 }
 
 fn drops(snapshot: &Snapshot) -> Vec<(&str, f64)> {

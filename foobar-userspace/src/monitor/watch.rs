@@ -1,10 +1,13 @@
 //! All alerts of a node over time: snapshots come in, lines for people and notices for targets go out.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use super::{
     alert::{Moment, News, State, Telling, Terms},
-    measure::measure,
+    measure::{Before, measure},
     notice::{self, Notice},
 };
 use crate::{
@@ -15,6 +18,8 @@ use crate::{
 /// How every alert stands.
 #[derive(Debug, Default)]
 pub struct Watch {
+    /// Of the last minutes, the oldest first.
+    before: VecDeque<(Moment, Before)>,
     alerts: BTreeMap<String, Watched>,
 }
 
@@ -44,6 +49,7 @@ impl Watch {
         now: Now,
     ) -> (Vec<AlertLine>, Vec<Notice>) {
         let mut notices = self.forget_others(config, node, now);
+        let before = self.remember(snapshot, now.moment);
         let mut lines = Vec::new();
         for alert in own(config, node) {
             let watched = self
@@ -55,12 +61,30 @@ impl Watch {
                     since: None,
                 });
             watched.alert = alert.clone();
-            let value = measure(alert, snapshot);
+            let value = measure(alert, snapshot, &before);
             let (line, told) = watched.step(config, node, value, now);
             lines.push(line);
             notices.extend(told);
         }
         (lines, notices)
+    }
+
+    /// What was counted some minutes ago, or at the first look.
+    fn remember(&mut self, snapshot: &Snapshot, now: Moment) -> Before {
+        let counted = Before::of(snapshot);
+        let differs = self.before.back().is_none_or(|(_, last)| *last != counted);
+        if differs {
+            self.before.push_back((now, counted.clone()));
+        }
+        // The last that is older than that still tells what was known then.
+        while let Some((next, _)) = self.before.get(1)
+            && now.saturating_sub(*next) >= RECENTLY
+        {
+            self.before.pop_front();
+        }
+        self.before
+            .front()
+            .map_or(counted, |(_, before)| before.clone())
     }
 
     fn forget_others(&mut self, config: &Config, node: &str, now: Now) -> Vec<Notice> {
@@ -215,6 +239,9 @@ fn said(alert: &Alert, value: f64) -> String {
     Quantity::new(rounded).spoken(alert.metric.unit())
 }
 
+/// How long a failover is news.
+const RECENTLY: Duration = Duration::from_secs(300);
+
 /// The target that is always told.
 pub const JOURNAL: &str = "journal";
 const JOURNAL_REPEATS: Duration = Duration::from_secs(4 * 3_600);
@@ -328,6 +355,28 @@ prom = { alertmanager = "http://127.0.0.1:9093" }
     fn a_node_watches_only_its_own_services() {
         let (lines, _) = Watch::default().look(&config(FILE), "web1", &samples::snapshot(), at(0));
         assert_eq!(lines, []);
+    }
+
+    #[test]
+    fn a_failover_is_news_for_five_minutes() {
+        let mut watch = Watch::default();
+        let mut snapshot = samples::snapshot();
+        let mut recent = |failovers: u64, second: u64| {
+            snapshot.clusters[0].failovers = failovers;
+            let before = watch.remember(&snapshot, at(second).moment);
+            failovers - before.0["mysql.app"]
+        };
+        let seen = [
+            (2, 0),
+            (3, 100),
+            (3, 200),
+            (3, 399),
+            (3, 400),
+            (4, 500),
+            (4, 900),
+        ]
+        .map(|(failovers, second)| recent(failovers, second));
+        assert_eq!(seen, [0, 1, 1, 1, 0, 1, 0]);
     }
 
     #[test]

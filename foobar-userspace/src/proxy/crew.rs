@@ -433,3 +433,18 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 const LOOK: Duration = Duration::from_millis(20);
 const SWEEP: Duration = Duration::from_secs(1);
 const BREATH: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Proxy;
+
+    #[tokio::test]
+    async fn a_fault_in_one_connection_is_counted_and_ends_nothing_else() {
+        let admission = Admission::new(&Proxy::default());
+        let faulty = async { panic!("a fault") };
+        contained(faulty, admission.clone()).await;
+        contained(async {}, admission.clone()).await;
+        assert_eq!(admission.counters.panics.load(Ordering::Relaxed), 1);
+    }
+}

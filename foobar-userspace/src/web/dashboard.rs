@@ -20,7 +20,7 @@ use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
 
 use super::Newest;
-use crate::monitor::view::view;
+use crate::monitor::{Snapshot, view::view};
 
 pub fn routes() -> Router<Newest> {
     let history = History::default();
@@ -137,7 +137,7 @@ async fn events(
     Sse::new(stream::iter([past]).chain(live).map(Ok)).keep_alive(KeepAlive::default())
 }
 
-fn frame(newest: &watch::Receiver<Option<Arc<crate::admin::api::Snapshot>>>) -> Option<Arc<str>> {
+fn frame(newest: &watch::Receiver<Option<Arc<Snapshot>>>) -> Option<Arc<str>> {
     let snapshot = newest.borrow().clone()?;
     serde_json::to_string(&view(&snapshot)).ok().map(Arc::from)
 }

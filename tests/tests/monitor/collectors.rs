@@ -45,11 +45,13 @@ struct Seen {
     complaints: Vec<String>,
 }
 
+type Answers = dyn FnMut(&Request) -> Reply + Send;
+
 /// An HTTP server in a namespace of the lab, which it may be older than.
 pub struct Collector {
     namespace: &'static str,
     address: &'static str,
-    reply: Arc<Mutex<dyn FnMut(&Request) -> Reply + Send>>,
+    reply: Arc<Mutex<Answers>>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -110,11 +112,7 @@ fn enter(namespace: &File) {
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
-fn converse(
-    stream: TcpStream,
-    reply: &Mutex<dyn FnMut(&Request) -> Reply + Send>,
-    seen: &Mutex<Seen>,
-) {
+fn converse(stream: TcpStream, reply: &Mutex<Answers>, seen: &Mutex<Seen>) {
     let mut reader = BufReader::new(stream.try_clone().expect("a stream"));
     let mut stream = stream;
     while let Some(request) = read(&mut reader) {

@@ -139,14 +139,18 @@ const OUTSIDE_WORLD: &[&[&str]] = &[
 ];
 
 /// The edges, and how the others would name them.
-const EDGES: [(&str, &[&str]); 7] = [
+const EDGES: [(&str, &[&str]); 11] = [
+    ("acme", &["crate", "acme"]),
     ("admin", &["crate", "admin"]),
+    ("courier", &["crate", "courier"]),
     ("kernel", &["crate", "kernel"]),
+    ("logbook", &["crate", "logbook"]),
     ("names", &["crate", "names"]),
     ("probe", &["crate", "probe"]),
     ("proxy", &["crate", "proxy"]),
     ("routes", &["crate", "routes"]),
     ("succession", &["crate", "succession"]),
+    ("web", &["crate", "web"]),
 ];
 
 #[cfg(test)]

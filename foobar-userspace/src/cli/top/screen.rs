@@ -61,8 +61,8 @@ fn header(screen: &Screen) -> Vec<Line<'static>> {
 
 fn summary(screen: &Screen, snapshot: &Snapshot) -> Line<'static> {
     let view = foobar::monitor::view::view(snapshot);
-    let qps: f64 = view.services.iter().map(|service| service.qps).sum();
-    let out: f64 = view.services.iter().map(|service| service.bytes_out).sum();
+    let qps = view.qps();
+    let out = view.bytes_out();
     let dropped: f64 = view.drops.iter().map(|(_, rate)| rate).sum();
     let mut spans = vec![Span::raw(format!(
         "{} qps  {}bit/s out  {} drops/s",

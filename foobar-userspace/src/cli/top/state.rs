@@ -96,11 +96,11 @@ impl Panel {
 
     pub const fn heads(self) -> [&'static str; 6] {
         match self {
-            Self::Services => ["SERVICE", "UP", "QPS", "IN/s", "OUT/s", "CONNS"],
-            Self::Backends => ["BACKEND", "STATE", "QPS", "IN/s", "OUT/s", "CONNS"],
+            Self::Services => ["SERVICE", "UP", "QPS", "IN|P99", "OUT/s", "TOTAL"],
+            Self::Backends => ["BACKEND", "STATE", "QPS", "IN|P99", "OUT/s", "TOTAL"],
             Self::Rules => ["RULE", "", "PKTS/s", "BYTES/s", "BYTES", "PKTS"],
             Self::Drops => ["DROP REASON", "", "PKTS/s", "BYTES/s", "BYTES", "PKTS"],
-            Self::Mysql => ["MEMBER", "ROLE", "LAG", "", "", ""],
+            Self::Mysql => ["MEMBER", "ROLE", "QPS", "LAG", "READS", "WRITES"],
         }
     }
 }
@@ -198,49 +198,114 @@ fn rows(snapshot: &Snapshot, panel: Panel) -> Vec<Row> {
         Panel::Backends => backends(snapshot),
         Panel::Rules => rules(snapshot),
         Panel::Drops => drops(snapshot),
-        Panel::Mysql => Vec::new(),
+        Panel::Mysql => members(snapshot),
     }
 }
 
 fn services(snapshot: &Snapshot) -> Vec<Row> {
     let view = view::view(snapshot);
-    view.services
-        .iter()
-        .map(|service| {
-            let up = service
-                .backends
-                .iter()
-                .filter(|backend| backend.state == Some(BackendState::Up))
-                .count();
-            let all = service.backends.len();
-            let total = snapshot
-                .services
-                .iter()
-                .filter(|counted| counted.name == service.name)
-                .map(|counted| counted.traffic.connections)
-                .sum();
+    let balanced = view.services.iter().map(|service| {
+        let up = service
+            .backends
+            .iter()
+            .filter(|backend| backend.state == Some(BackendState::Up))
+            .count();
+        let all = service.backends.len();
+        let total = snapshot
+            .services
+            .iter()
+            .filter(|counted| counted.name == service.name)
+            .map(|counted| counted.traffic.connections)
+            .sum();
+        Row {
+            name: service.name.to_owned(),
+            state: Some(match up {
+                0 => RowState::Bad,
+                up if up < all => RowState::Doubtful,
+                _ => RowState::Good,
+            }),
+            rate: Some(service.qps),
+            total,
+            cells: vec![
+                format!("{up}/{all}"),
+                short(service.bytes_in),
+                short(service.bytes_out),
+                short_total(total),
+            ],
+        }
+    });
+    site_rows(snapshot).chain(balanced).collect()
+}
+
+/// Sites tell the time of an answer where services tell what came in.
+fn site_rows(snapshot: &Snapshot) -> impl Iterator<Item = Row> {
+    snapshot.sites.iter().map(|site| {
+        let rate = site.requests.per_second.unwrap_or_default();
+        let up = site
+            .backends
+            .iter()
+            .filter(|backend| backend.state == Some(BackendState::Up))
+            .count();
+        let total = site.requests.counts.get("requests").copied();
+        let failing = rate.error_rate.is_some_and(|share| share > 0.01);
+        Row {
+            name: site.name.clone(),
+            state: Some(match up {
+                0 => RowState::Bad,
+                up if up < site.backends.len() || failing => RowState::Doubtful,
+                _ => RowState::Good,
+            }),
+            rate: Some(rate.qps),
+            total: total.unwrap_or_default(),
+            cells: vec![
+                format!("{up}/{}", site.backends.len()),
+                milliseconds(rate.p99),
+                short(rate.bytes_out),
+                short_total(total.unwrap_or_default()),
+            ],
+        }
+    })
+}
+
+fn site_backend_rows(snapshot: &Snapshot) -> impl Iterator<Item = Row> {
+    snapshot.sites.iter().flat_map(|site| {
+        site.backends.iter().map(|backend| {
+            let rate = backend.requests.per_second.unwrap_or_default();
+            let (word, state) = state_of(backend.state);
+            let total = backend.requests.counts.get("requests").copied();
             Row {
-                name: service.name.to_owned(),
-                state: Some(match up {
-                    0 => RowState::Bad,
-                    up if up < all => RowState::Doubtful,
-                    _ => RowState::Good,
-                }),
-                rate: Some(service.qps),
-                total,
+                name: format!("{} {}:{}", site.name, backend.host, backend.port),
+                state,
+                rate: Some(rate.qps),
+                total: total.unwrap_or_default(),
                 cells: vec![
-                    format!("{up}/{all}"),
-                    short(service.bytes_in),
-                    short(service.bytes_out),
-                    short_total(total),
+                    word.to_owned(),
+                    milliseconds(rate.p99),
+                    short(rate.bytes_out),
+                    short_total(total.unwrap_or_default()),
                 ],
             }
         })
-        .collect()
+    })
+}
+
+fn milliseconds(seconds: Option<f64>) -> String {
+    seconds.map_or_else(|| "-".to_owned(), |p99| format!("{:.0}ms", p99 * 1_000.0))
+}
+
+fn state_of(state: Option<BackendState>) -> (&'static str, Option<RowState>) {
+    match state {
+        Some(BackendState::Up) => ("up", Some(RowState::Good)),
+        Some(BackendState::Down) => ("DOWN", Some(RowState::Bad)),
+        Some(BackendState::Drain) => ("drain", Some(RowState::Doubtful)),
+        Some(BackendState::Disabled) => ("disabled", Some(RowState::Doubtful)),
+        Some(BackendState::Unknown) => ("unknown", Some(RowState::Doubtful)),
+        None => ("-", None),
+    }
 }
 
 fn backends(snapshot: &Snapshot) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows: Vec<Row> = site_backend_rows(snapshot).collect();
     for service in &snapshot.services {
         for backend in &service.backends {
             let family = if service.vip.starts_with('[') {
@@ -249,14 +314,7 @@ fn backends(snapshot: &Snapshot) -> Vec<Row> {
                 ""
             };
             let rate = backend.traffic.per_second;
-            let (word, state) = match backend.state {
-                Some(BackendState::Up) => ("up", Some(RowState::Good)),
-                Some(BackendState::Down) => ("DOWN", Some(RowState::Bad)),
-                Some(BackendState::Drain) => ("drain", Some(RowState::Doubtful)),
-                Some(BackendState::Disabled) => ("disabled", Some(RowState::Doubtful)),
-                Some(BackendState::Unknown) => ("unknown", Some(RowState::Doubtful)),
-                None => ("-", None),
-            };
+            let (word, state) = state_of(backend.state);
             rows.push(Row {
                 name: format!("{} {}:{}{family}", service.name, backend.host, backend.port),
                 state,
@@ -295,6 +353,33 @@ fn drops(snapshot: &Snapshot) -> Vec<Row> {
         }
     }
     rows
+}
+
+fn members(snapshot: &Snapshot) -> Vec<Row> {
+    snapshot
+        .clusters
+        .iter()
+        .flat_map(|cluster| {
+            cluster.members.iter().map(|member| Row {
+                name: format!("{} {}:{}", cluster.name, member.host, member.port),
+                state: Some(match member.state.as_str() {
+                    "up" => RowState::Good,
+                    "gone" => RowState::Bad,
+                    _ => RowState::Doubtful,
+                }),
+                rate: member.qps,
+                total: 0,
+                cells: vec![
+                    member.role.clone(),
+                    member
+                        .lag_seconds
+                        .map_or_else(|| "-".to_owned(), |lag| format!("{lag:.1}s")),
+                    member.reads.clone(),
+                    member.writes.clone(),
+                ],
+            })
+        })
+        .collect()
 }
 
 fn counted(name: String, count: &foobar::admin::api::Count) -> Row {

@@ -470,7 +470,7 @@ static RETRIES: Table = Table {
             "least",
             0,
             MANY,
-            "Retries a second that are allowed in any case; 3 by default.",
+            "Retries a second that are allowed in any case; 10 by default.",
         ),
         key(
             "on",

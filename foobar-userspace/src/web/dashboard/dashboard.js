@@ -56,8 +56,9 @@ function draw(canvas, lines) {
 }
 
 const sum = (values) => values.reduce((a, b) => a + b, 0);
-const requests = (frame) => sum((frame.sites && frame.sites.length ? frame.sites : frame.services).map((one) => one.qps));
-const out = (frame) => sum(frame.services.map((one) => one["bytes-out"])) * 8;
+const all = (frame) => (frame.sites || []).concat(frame.services);
+const requests = (frame) => sum(all(frame).map((one) => one.qps));
+const out = (frame) => sum(all(frame).map((one) => one["bytes-out"])) * 8;
 const dropped = (frame) => sum(frame.drops.map(([, rate]) => rate));
 
 function totals(frame) {
@@ -91,7 +92,8 @@ function balanced(kind) {
     },
     fill(panel, service) {
       panel.querySelector(".where").textContent = (service.vips || []).join("  ");
-      const extra = service.p99 ? `p99 ${Math.round(service.p99 * 1000)} ms  ` : "";
+      const errors = service["error-rate"] ? `5xx ${(service["error-rate"] * 100).toFixed(1)} %  ` : "";
+      const extra = errors + (service.p99 ? `p50 ${Math.round(service.p50 * 1000)} ms  p99 ${Math.round(service.p99 * 1000)} ms  ` : "");
       panel.querySelector(".big").replaceChildren(make("small", "", extra), short(service.qps), make("small", "", " qps"));
       const past = (name) => frames.map((frame) => {
         const then = (frame[kind] || []).find((one) => one.name === service.name);
@@ -105,20 +107,27 @@ function balanced(kind) {
         make("td", "", make("span", "swatch s" + index % 8), backend.name),
         make("td", backend.state || "unknown", backend.state || "?"),
         make("td", "", backend.weight === null || backend.weight === undefined ? "-" : String(backend.weight)),
-        make("td", "", backend.p99 !== undefined && backend.p99 !== null ? `${Math.round(backend.p99 * 1000)} ms` : short(backend["bytes-out"] * 8) + "b"),
+        make("td", "", kind !== "sites" ? short(backend["bytes-out"] * 8) + "b" : backend.p99 ? `${Math.round(backend.p99 * 1000)} ms` : "-"),
         make("td", "", short(backend.qps)))));
     },
   };
 }
 
+// The one that takes the writes first, its replicas behind it.
 function clusters(frame) {
-  const build = (cluster) => make("article", "", make("header", "", make("h3", "", "mysql." + cluster.name), make("span", "where")), make("div", "members"));
+  const build = () => make("article", "", make("header", "", make("h3"), make("span", "where"), make("span", "big")), make("div", "members"), make("p", "none"));
   panels($("clusters"), frame.clusters || [], (one) => one.name, build, (panel, cluster) => {
-    panel.querySelector(".where").textContent = cluster.state || "";
-    panel.querySelector(".members").replaceChildren(...cluster.members.map((member) => {
-      const lag = member.lag === null || member.lag === undefined ? "" : ` · lag ${member.lag.toFixed(1)} s`;
-      const kind = member.role === "primary" ? "primary" : member.state === "ok" ? "" : member.state === "lost" ? "lost" : "doubtful";
-      return make("div", "member " + kind, make("b", "", member.name), `${member.role}${lag} `, make("small", "", member.detail || ""));
+    panel.querySelector("h3").textContent = cluster.name;
+    const automatic = cluster.mode === "promote" ? (cluster.armed ? "promote, armed" : "promote, not armed") : cluster.mode;
+    panel.querySelector(".where").textContent = `write ${cluster.write.join(" ")}  read ${cluster.read.join(" ")}  ${automatic}`;
+    panel.querySelector(".big").replaceChildren(cluster.writer || "no writer", make("small", "", " writes"));
+    panel.querySelector("p").textContent = [cluster.operation, cluster.paused, ...cluster.alarms].filter(Boolean).join("; ");
+    const first = (member) => member.host === cluster.writer ? 0 : member.role === "primary" ? 1 : 2;
+    panel.querySelector(".members").replaceChildren(...[...cluster.members].sort((a, b) => first(a) - first(b)).map((member) => {
+      const lag = member["lag-seconds"];
+      const kind = member.state === "gone" ? "lost" : member.state !== "up" || member.errant ? "doubtful" : member.role === "primary" ? "primary" : "";
+      const facts = [lag === null || lag === undefined ? "" : `lag ${lag.toFixed(1)} s`, member.qps ? short(member.qps) + " qps" : "", member.reads === "no" ? "no reads" : ""].filter(Boolean).join(" · ");
+      return make("div", "member " + kind, make("b", "", `${member.host}:${member.port}`), `${member.role} ${facts} `, make("small", "", member.reason || member.detail || ""));
     }));
   });
 }
@@ -160,7 +169,7 @@ function alerts(frame) {
 }
 
 function state(frame, firing) {
-  const down = frame.services.flatMap((service) => service.backends).filter((backend) => backend.state === "down").length;
+  const down = all(frame).flatMap((service) => service.backends).filter((backend) => backend.state === "down").length;
   const failed = frame.controller && frame.controller["reload-failed"];
   const worst = firing || failed ? "bad" : down ? "doubt" : "good";
   const words = [firing && `${firing} alert${firing > 1 ? "s" : ""} firing`, down && `${down} backend${down > 1 ? "s" : ""} down`, failed && "last reload failed"].filter(Boolean);

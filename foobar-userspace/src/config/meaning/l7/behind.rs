@@ -202,7 +202,7 @@ pub(super) fn retries(service: Entry<'_>) -> Retries {
     Retries {
         most: entry.and_then(|entry| whole(entry, "most")).unwrap_or(1),
         budget_percent: entry.and_then(|entry| whole(entry, "budget")).unwrap_or(20),
-        least_per_second: entry.and_then(|entry| whole(entry, "least")).unwrap_or(3),
+        least_per_second: entry.and_then(|entry| whole(entry, "least")).unwrap_or(10),
         on,
     }
 }

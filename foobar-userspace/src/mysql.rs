@@ -1,0 +1,3 @@
+//! MySQL clusters: how they stand.
+
+pub mod status;
