@@ -45,7 +45,7 @@ pub use self::{
     access::AccessRecord,
     shared::{Memory, Report, Shared},
     sites::{BackendTls, Site, SiteBackend, Sites},
-    worker::{Worker, of_one_kind},
+    worker::Worker,
 };
 pub use crate::config::HttpVersion;
 

@@ -1,6 +1,7 @@
 //! The proxy on real sockets, in front of backends that do as they are told.
 
 mod balancing;
+mod entrance;
 mod http1;
 mod http2;
 mod trouble;

@@ -10,7 +10,7 @@ use std::{
 
 use slab::Slab;
 
-use super::{Shared, Site, Sites, bench::Bench, buffers::Buffers, watch::Watch};
+use super::{Shared, Sites, bench::Bench, buffers::Buffers, watch::Watch};
 use crate::steering::{blast::Answered, random::Random};
 
 /// One thread's share of the proxy; lives on that thread alone.
@@ -193,34 +193,6 @@ impl Table {
             sites: Arc::clone(sites),
         }
     }
-}
-
-/// The sites whose available backends are all of one kind: what breaks one of them breaks all.
-#[must_use]
-pub fn of_one_kind(sites: &Sites) -> Vec<(Arc<str>, String)> {
-    sites
-        .all()
-        .iter()
-        .filter_map(|site| one_kind(site))
-        .collect()
-}
-
-fn one_kind(site: &Arc<Site>) -> Option<(Arc<str>, String)> {
-    let mut kinds = site
-        .backends
-        .iter()
-        .zip(&site.service.backends)
-        .filter(|(backend, _)| backend.availability == crate::balancer::Availability::Up)
-        .map(|(_, configured)| configured.kind.as_ref());
-    let first = kinds.next()??;
-    let mut count = 1;
-    for kind in kinds {
-        if kind != Some(first) {
-            return None;
-        }
-        count += 1;
-    }
-    (count > 1).then(|| (Arc::clone(&site.name), first.clone()))
 }
 
 fn largest_head(sites: &Sites) -> usize {

@@ -39,6 +39,8 @@ pub(super) struct Http1Upload<'a, S> {
     given: Option<Instant>,
     received: Rc<Cell<u64>>,
     most: u64,
+    /// Of what came with the head.
+    fault: Option<Fault>,
     /// The client waits to be told to go on.
     expects: bool,
     progress: &'a Progress,
@@ -67,11 +69,11 @@ impl<'a, S> Http1Upload<'a, S> {
             given: None,
             received: Rc::default(),
             most: service.limits.body,
+            fault: None,
             expects,
             progress: ends.progress,
         };
-        // What came with the head; a mistake in it was refused before, or is found again.
-        let _ = upload.advance();
+        upload.fault = upload.advance().err();
         upload
     }
 
@@ -110,6 +112,7 @@ impl<'a, S> Http1Upload<'a, S> {
         let total = self.received.get() + self.ready.len() as u64;
         self.received.set(total);
         if total > self.most {
+            self.ready = 0..0;
             return Err(Fault::Refused(Refusal::BodyTooLarge));
         }
         Ok(!self.ready.is_empty())
@@ -175,6 +178,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Upload<'_, S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Upload for Http1Upload<'_, S> {
     async fn more(&mut self) -> Result<bool, Fault> {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
         if let Some(given) = self.given.take() {
             self.pace.forgive(given.elapsed());
         }

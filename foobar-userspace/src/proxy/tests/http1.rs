@@ -357,6 +357,13 @@ fn bodies_and_heads_over_their_limits_are_refused() {
         }
         let answer = proxy.send(&chunks).await;
         assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        let mut one =
+            b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n3000\r\n"
+                .to_vec();
+        one.extend([b'x'; 0x3000]);
+        one.extend(b"\r\n0\r\n\r\n");
+        let answer = proxy.send(&one).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
         for (status, head) in [
             (
                 414,
