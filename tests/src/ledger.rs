@@ -154,11 +154,7 @@ impl Ledger {
     /// From `fault` to the first write that was sent and acknowledged after the longest silence that follows it.
     #[must_use]
     pub fn outage(&self, fault: u64) -> Option<Duration> {
-        let last = self
-            .acks
-            .iter()
-            .filter(|ack| ack.acked <= fault)
-            .next_back();
+        let last = self.acks.iter().rfind(|ack| ack.acked <= fault);
         let mut before = last.map_or(fault, |_| fault);
         let mut longest = (0, 0);
         for ack in self.acks.iter().filter(|ack| ack.acked > fault) {

@@ -25,13 +25,13 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     idle: Duration,
     watch: &Watch,
 ) -> u64 {
-    let mut client = client.borrow_mut();
-    let mut input = input.borrow_mut();
     let backend = link.stream.get_mut();
     let (mut upwards, mut downwards) = (Direction::default(), Direction::default());
     watch.set(Instant::now() + idle);
     poll_fn(|context| {
         let moved = upwards.moved + downwards.moved;
+        let mut client = client.borrow_mut();
+        let mut input = input.borrow_mut();
         let up = upwards.poll(&mut *client, &mut input, backend, context);
         let down = downwards.poll(backend, &mut link.buffer, &mut *client, context);
         if upwards.moved + downwards.moved > moved {

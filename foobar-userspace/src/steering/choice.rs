@@ -61,17 +61,32 @@ fn power_of_two(candidates: &[Candidate], random: &mut Random) -> Option<usize> 
     let Some(second) = draw(candidates, Some(first), random) else {
         return Some(first);
     };
-    let cost = |index: usize| {
-        let candidate = candidates[index];
+    // Whoever is never asked keeps the latency that he once had.
+    if random.next().is_multiple_of(SECOND_CHANCE) {
+        return Some(first);
+    }
+    let cost = |index: usize, other: usize| {
+        let (candidate, other) = (candidates[index], candidates[other]);
         // What a new request would wait for; an untried backend counts as a fast one.
-        candidate.latency.max(1.0).sqrt() * f64::from(candidate.in_flight + 1) / candidate.weight
+        let slowness = candidate.latency.max(1.0) / other.latency.max(1.0);
+        let penalty = if slowness > ALIKE {
+            slowness.sqrt()
+        } else {
+            1.0
+        };
+        penalty * f64::from(candidate.in_flight + 1) / candidate.weight
     };
-    Some(if cost(second) < cost(first) {
+    Some(if cost(second, first) < cost(first, second) {
         second
     } else {
         first
     })
 }
+
+/// Latencies up to this ratio are one and the same: of identical servers none shall go idle for a millisecond.
+const ALIKE: f64 = 2.0;
+/// One choice in so many looks at no latency.
+const SECOND_CHANCE: u64 = 16;
 
 fn draw(candidates: &[Candidate], but: Option<usize>, random: &mut Random) -> Option<usize> {
     let weight = |index: usize, candidate: &Candidate| {
@@ -192,6 +207,26 @@ mod tests {
             even.iter().all(|share| (share - 1.0 / 3.0).abs() < 0.02),
             "{even:?}"
         );
+    }
+
+    #[test]
+    fn idle_servers_of_like_speed_share_evenly_and_a_slow_one_is_heard_from() {
+        let shares_of = |latencies: [f64; 3]| {
+            let candidates = latencies.map(|latency| candidate("web", 1.0, 0, latency));
+            let mut random = Random::new(7);
+            let mut counts = [0_u32; 3];
+            for _ in 0..3_000 {
+                counts[power_of_two(&candidates, &mut random).expect("one")] += 1;
+            }
+            counts
+        };
+        let even = shares_of([1_000.0, 1_300.0, 1_900.0]);
+        assert!(
+            even.iter().all(|count| (800..1_200).contains(count)),
+            "{even:?}"
+        );
+        let [_, _, slow] = shares_of([1_000.0, 1_000.0, 50_000.0]);
+        assert!((20..200).contains(&slow), "{slow}");
     }
 
     #[test]

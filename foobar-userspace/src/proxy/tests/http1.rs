@@ -1,6 +1,6 @@
 //! What HTTP/1.1 clients get.
 
-use std::time::Duration;
+use std::{future::poll_fn, time::Duration};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -68,7 +68,9 @@ fn a_request_goes_on_and_its_answer_comes_back() {
              via: 1.1 foobar\r\nx-forwarded-host: a.test\r\n\
              forwarded: for=127.0.0.1;proto=https;host=\"a.test\"\r\n\r\n"
         );
-        let record = proxy.records.borrow_mut().recv().await.unwrap();
+        let record = poll_fn(|context| proxy.records.borrow_mut().poll_recv(context))
+            .await
+            .unwrap();
         assert_eq!((record.status, record.bytes_out > 0), (200, true));
         assert_eq!(record.path, "/a?b");
     });
