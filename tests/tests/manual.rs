@@ -33,7 +33,7 @@ fn every_command_of_the_manual_works() {
     let options = Options {
         config: root.join("config/foobar.toml"),
         foobar: Some(foobar.clone()),
-        databases: foobar_lab::databases::Databases::None,
+        databases: foobar_lab::databases::Databases::default(),
     };
     let lab = Lab::up(&options, &mut |_| {}).unwrap_or_else(|error| panic!("{error:#}"));
     let estate = Estate {
