@@ -97,6 +97,9 @@ impl<S> Clone for Ends<'_, S> {
 
 impl<S> Copy for Ends<'_, S> {}
 
+/// How long a new connection may take over its first request once the worker drains.
+const FIRST_REQUEST: Duration = Duration::from_secs(3);
+
 /// What comes after a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Next {
@@ -191,13 +194,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// False when the client hangs up, waits for too long, or is asked to leave.
     async fn first_bytes(&mut self) -> bool {
+        let mut is_hurried = false;
         poll_fn(|context| {
             let stream = self.stream.get_mut();
-            match self.input.get_mut().poll_fill(stream, context) {
-                Poll::Ready(filled) => Poll::Ready(matches!(filled, Ok(Filled::Bytes(_)))),
-                Poll::Pending if self.seat.is_asked_to_leave(context) => Poll::Ready(false),
-                Poll::Pending => self.watch.poll(context).map(|_| false),
+            if let Poll::Ready(filled) = self.input.get_mut().poll_fill(stream, context) {
+                return Poll::Ready(matches!(filled, Ok(Filled::Bytes(_))));
             }
+            if self.seat.is_asked_to_leave(context) {
+                if self.served > 0 {
+                    return Poll::Ready(false);
+                }
+                // Who has just come is about to ask, and would not ask again.
+                if !is_hurried {
+                    self.watch.set(Instant::now() + FIRST_REQUEST);
+                    is_hurried = true;
+                }
+            }
+            self.watch.poll(context).map(|_| false)
         })
         .await
     }

@@ -475,7 +475,7 @@ fn a_client_that_takes_nothing_is_not_waited_for() {
 }
 
 #[test]
-fn idle_connections_leave_when_the_worker_drains_and_busy_ones_finish() {
+fn idle_connections_leave_when_the_worker_drains_busy_ones_finish_and_new_ones_are_answered() {
     run(async {
         let slow = Duration::from_millis(200);
         let backend = Backend::new(move |_| {
@@ -486,19 +486,28 @@ fn idle_connections_leave_when_the_worker_drains_and_busy_ones_finish() {
         })
         .await;
         let proxy = Proxy::new("", &[&backend]).await;
+        let request = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
         let mut idle = proxy.client().await;
+        idle.write_all(request).await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"late") {
+            idle.read_buf(&mut seen).await.unwrap();
+        }
         let mut busy = proxy.client().await;
-        busy.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
-            .await
-            .unwrap();
-        while proxy.worker.connections() < 2 || backend.asked() < 1 {
+        busy.write_all(request).await.unwrap();
+        let mut new = proxy.client().await;
+        while proxy.worker.connections() < 3 || backend.asked() < 2 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         proxy.worker.drain();
         assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0);
-        let mut answer = String::new();
-        busy.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.ends_with("late"), "{answer}");
+        new.write_all(request).await.unwrap();
+        for (client, is_told) in [(&mut busy, false), (&mut new, true)] {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.ends_with("late"), "{answer}");
+            assert_eq!(answer.contains("connection: close"), is_told, "{answer}");
+        }
         while proxy.worker.connections() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
