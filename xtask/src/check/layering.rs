@@ -86,7 +86,7 @@ fn rules() -> Vec<Rule> {
         },
         Rule {
             applies: Box::new(|path| {
-                PURE.iter().any(|module| is_module(path, module))
+                PURE.iter().any(|module| is_module(path, module)) && !is_of_tests(path)
                     || path.starts_with("foobar-ebpf/src/") && !is_bpf_bin(path)
             }),
             banned: OUTSIDE_WORLD
@@ -118,6 +118,14 @@ fn is_module(path: &str, module: &str) -> bool {
     path.strip_prefix("foobar-userspace/src/")
         .and_then(|path| path.strip_prefix(module))
         .is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+}
+
+/// A file that its module declares for tests alone.
+fn is_of_tests(path: &str) -> bool {
+    path.contains("/tests/")
+        || ["/tests.rs", "/simulation.rs"]
+            .iter()
+            .any(|end| path.ends_with(end))
 }
 
 fn is_kernel_edge(path: &str) -> bool {
