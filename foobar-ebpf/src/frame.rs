@@ -46,9 +46,26 @@ impl Frame for MemoryFrame<'_> {
     }
 
     fn truncate(&mut self, length: usize) -> Option<()> {
-        let whole = core::mem::take(&mut self.0);
-        let (kept, _) = whole.split_at_mut_checked(length)?;
+        if length > self.0.len() {
+            return None;
+        }
+        let (kept, _) = core::mem::take(&mut self.0).split_at_mut_checked(length)?;
         self.0 = kept;
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_cut_or_left_as_it_is() {
+        let mut bytes = [1, 2, 3];
+        let mut frame = MemoryFrame(&mut bytes);
+        assert_eq!(frame.truncate(4), None);
+        assert_eq!(frame.0, [1, 2, 3]);
+        assert_eq!(frame.truncate(2), Some(()));
+        assert_eq!(frame.0, [1, 2]);
     }
 }
