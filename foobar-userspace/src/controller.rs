@@ -1,6 +1,7 @@
 //! The loop: observations in, desired state out, differences applied.
 
 mod access;
+mod answers;
 pub mod apply;
 mod balancing;
 pub mod checks;
@@ -17,6 +18,7 @@ mod monitoring;
 pub mod notify;
 mod pages;
 pub mod proxying;
+mod reloading;
 mod resets;
 mod rules;
 mod samples;
@@ -55,7 +57,6 @@ use self::{
     monitoring::Monitoring,
     notify::{State, notify},
     proxying::{Ending, ProxyInbox, Proxying, diagnostics},
-    samples::Samples,
     secret::SecretError,
     status::Troubles,
     successor::{Outcome, Succession, end_proxy, raised},
@@ -63,14 +64,13 @@ use self::{
 use crate::{
     admin::{
         Door, Feeds, Question,
-        api::{Apply, Maps, Packet, Refusal, Reloaded, Request, Response},
+        api::{Apply, Refusal, Response},
     },
     balancer::Ring,
     config::{self, Diagnostics, LogTo},
-    explain,
     kernel::{
-        Deployment, Direction, HashKeys, KernelError, Mapped, NodeLock, Origin, PROXY_TALLY, Sizes,
-        Table, Tables, clock,
+        Deployment, HashKeys, KernelError, Mapped, NodeLock, Origin, PROXY_TALLY, Table, Tables,
+        clock,
     },
     labels::Labels,
     proxy::{
@@ -933,337 +933,6 @@ impl Controller {
             ),
         }
     }
-
-    /// Everything is prepared before the first write; what fails half-way is taken back.
-    fn reload(&mut self, how: Apply) -> Result<Reloaded, Refusal> {
-        let result = self.try_reload(how);
-        match &result {
-            Ok(reloaded) if reloaded.applied => {
-                self.troubles.clear("reload");
-                tracing::info!(
-                    generation = reloaded.generation,
-                    changes = reloaded.changes.len(),
-                    "reloaded"
-                );
-            }
-            Ok(_) => {}
-            Err(refusal) if how == Apply::Now => {
-                let first = refusal.to_string();
-                let first = first.lines().next().unwrap_or_default().to_owned();
-                self.troubles.grave(
-                    "reload",
-                    format!("the last reload failed, what ran before goes on: {first}"),
-                );
-            }
-            Err(_) => {}
-        }
-        self.tell_monitoring();
-        result
-    }
-
-    fn try_reload(&mut self, how: Apply) -> Result<Reloaded, Refusal> {
-        let config =
-            config::load(&self.options.config).map_err(|problems| Refusal::BadConfiguration {
-                rendered: problems.render(false, RENDER_WIDTH),
-            })?;
-        let generation = self.estate.ruleset.generation + 1;
-        let labels = self.estate.labels.clone();
-        let next =
-            Estate::compile(config, &self.options.node, labels, generation).map_err(|error| {
-                Refusal::BadConfiguration {
-                    rendered: chain(&error),
-                }
-            })?;
-        let changes = config::diff(&self.estate.config, &next.config);
-        let proxy = self.draft_proxy(&next)?;
-        if how == Apply::DryRun {
-            return Ok(Reloaded {
-                applied: false,
-                generation: self.estate.ruleset.generation,
-                changes,
-            });
-        }
-        let balancing = self.balancing.replanned(next.plan.clone(), Instant::now());
-        let members = Members::new(next.sets(), &self.members.added());
-        let desired = self.desire(&next, &balancing, &members);
-        self.proxying
-            .bind(&proxy)
-            .map_err(|error| Refusal::Failed {
-                message: chain(&error),
-            })?;
-        if let Err(refusal) = self.bring_all(&desired, members.sizes()) {
-            self.proxying.unbind();
-            return Err(refusal);
-        }
-        self.proxying.adopt(proxy);
-        self.troubles.clear("tls");
-        if self.estate.config.admin != next.config.admin {
-            tracing::warn!("the administration socket moves at the next start");
-        }
-        self.config = Arc::new(next.config.clone());
-        self.estate = next;
-        self.balancing = balancing;
-        self.members = members;
-        self.desired = desired;
-        self.end_lost_sessions();
-        self.loaded_at = SystemTime::now();
-        self.aim();
-        Ok(Reloaded {
-            applied: true,
-            generation,
-            changes,
-        })
-    }
-
-    /// What the next configuration's sites name; a doubt that is new is an error now, while what runs goes on.
-    fn draft_proxy(&mut self, next: &Estate) -> Result<proxying::Draft, Refusal> {
-        let bad = |flaws| Refusal::BadConfiguration {
-            rendered: diagnostics(&next.config, flaws).render(false, RENDER_WIDTH),
-        };
-        let draft = self
-            .proxying
-            .draft(&next.config, next.sites.clone())
-            .map_err(bad)?;
-        let doubts = self.proxying.new_doubts(&draft);
-        if doubts.is_empty() {
-            Ok(draft)
-        } else {
-            Err(bad(doubts))
-        }
-    }
-
-    /// All of it, or what was before.
-    fn bring_all(&mut self, desired: &Desired, sizes: Sizes) -> Result<(), Refusal> {
-        if let Err(error) = self.deployment.prepare(&desired.hooks) {
-            let _ = self.deployment.prepare(&self.desired.hooks);
-            return Err(refusal(&error));
-        }
-        let written = if self.deployment.holds(sizes) {
-            apply(&mut self.deployment, desired)
-        } else {
-            self.enlarge(desired, sizes)
-        };
-        written.map_err(|error| {
-            let taken_back = self
-                .deployment
-                .prepare(&self.desired.hooks)
-                .and_then(|()| apply(&mut self.deployment, &self.desired));
-            if let Err(second) = taken_back {
-                tracing::error!("cannot take the failed change back: {}", chain(&second));
-            }
-            refusal(&error)
-        })
-    }
-
-    /// Moves to a deployment with larger tables.
-    fn enlarge(&mut self, desired: &Desired, sizes: Sizes) -> Result<(), KernelError> {
-        let mut larger = Deployment::open(&self.options.node, self.keys, sizes)?;
-        let moved = larger
-            .prepare(&desired.hooks)
-            .and_then(|()| apply(&mut larger, desired));
-        match moved {
-            Ok(()) => {
-                self.deployment = larger;
-                Ok(())
-            }
-            Err(error) => {
-                // The first error is the one to tell.
-                let _ = larger.abandon();
-                Err(error)
-            }
-        }
-    }
-}
-
-impl Controller {
-    fn answer(&mut self, question: Question) {
-        if let Request::Snapshot { maps } = question.request {
-            // The counters may be many: they are read beside the loop.
-            self.tell_monitoring();
-            let samples = self.monitoring.samples();
-            tokio::spawn(async move {
-                let _ = question.answer.send(snapshot_of(&samples, maps).await);
-            });
-            return;
-        }
-        if let Request::Mysql { cluster, command } = question.request {
-            self.clusters
-                .command(cluster.as_deref(), command, question.answer);
-            return;
-        }
-        if let Request::Upgrade = question.request {
-            // The answer comes when the other process serves, or does not.
-            let answer = question.answer;
-            task::block_in_place(|| self.raise(Some(answer)));
-            return;
-        }
-        let answer = task::block_in_place(|| self.respond(question.request));
-        // The one who asked may have gone.
-        let _ = question.answer.send(answer);
-    }
-
-    fn respond(&mut self, request: Request) -> Result<Response, Refusal> {
-        match request {
-            Request::Status => self
-                .status()
-                .map(|status| Response::Status(Box::new(status))),
-            Request::Snapshot { .. } => Err(Refusal::Failed {
-                message: "a snapshot is answered beside the loop".to_owned(),
-            }),
-            Request::AlertTest { name } => self.rehearse(&name),
-            Request::Reload { apply } => self.reload(apply).map(Response::Reloaded),
-            Request::Rules => self.rule_lines().map(Response::Rules),
-            Request::Sets => self
-                .members
-                .lines(self.deployment.tables(), clock::coarse())
-                .map(Response::Sets)
-                .map_err(|error| refusal(&error)),
-            Request::SetElements { set } => self
-                .members
-                .elements(&set, self.deployment.tables(), now())
-                .map(Response::SetElements),
-            Request::SetAdd {
-                set,
-                elements,
-                timeout,
-            } => self.change_members(|members, tables| {
-                members.add(&set, &elements, timeout, now(), tables)
-            }),
-            Request::SetDelete { set, elements } => {
-                self.change_members(|members, tables| members.delete(&set, &elements, tables))
-            }
-            Request::SetFlush { set } => {
-                self.change_members(|members, tables| members.flush(&set, tables))
-            }
-            Request::BackendState {
-                service,
-                backend,
-                wish,
-            } if self.is_site(&service) => {
-                let message = self
-                    .proxying
-                    .upstreams_mut()
-                    .wish(&service, &backend, wish)?;
-                self.proxying.tell();
-                self.keep_memory();
-                tracing::info!("{message}");
-                Ok(Response::Done { message })
-            }
-            Request::BackendState {
-                service,
-                backend,
-                wish,
-            } => {
-                let message = self
-                    .balancing
-                    .wish(&service, &backend, wish, Instant::now())?;
-                self.bring_balancing();
-                self.keep_memory();
-                tracing::info!("{message}");
-                Ok(Response::Done { message })
-            }
-            Request::Explain(packet) => self.explain(&packet),
-            Request::Mysql { .. } => Ok(Response::Clusters(self.clusters.status())),
-            Request::Certificates => Ok(Response::Certificates(self.proxying.certificates())),
-            Request::TlsReload => self.refresh_tls(),
-            Request::Upgrade => Err(Refusal::Failed {
-                message: "an upgrade is answered by the other process".to_owned(),
-            }),
-            Request::ConfigShow => Ok(Response::ConfigText(config::show(&self.estate.config))),
-        }
-    }
-
-    fn rehearse(&self, name: &str) -> Result<Response, Refusal> {
-        let targets = self.monitoring.rehearse(name).ok_or_else(|| {
-            let alerts = self.estate.config.alerts.iter();
-            let known: Vec<&str> = alerts.map(|alert| alert.name.as_str()).collect();
-            Refusal::NotFound {
-                message: format!("there is no alert `{name}`; there is {}", known.join(", ")),
-            }
-        })?;
-        Ok(Response::Done {
-            message: format!(
-                "told {} that {name} fires, and that it ended",
-                targets.join(", ")
-            ),
-        })
-    }
-
-    /// `l7.www`; `www` where no `l4.www` is.
-    fn is_site(&self, service: &str) -> bool {
-        let is_l4 = self.estate.services().any(|known| known.name == service);
-        self.proxying.upstreams().has(service) && !service.starts_with("l4.") && !is_l4
-    }
-
-    fn rule_lines(&self) -> Result<Vec<crate::admin::api::RuleLine>, Refusal> {
-        rules::lines(
-            &self.estate.config,
-            self.estate.interfaces(),
-            &self.estate.labels,
-            |slot| {
-                let tally = self.deployment.tables().rules.get(slot)?;
-                Ok(crate::admin::api::Count {
-                    packets: tally.packets,
-                    bytes: tally.bytes,
-                    per_second: None,
-                })
-            },
-        )
-        .map_err(|error: KernelError| refusal(&error))
-    }
-
-    fn explain(&mut self, packet: &Packet) -> Result<Response, Refusal> {
-        let interfaces = self.estate.interfaces();
-        let interface = match &packet.interface {
-            None => interfaces.first(),
-            Some(name) => interfaces
-                .iter()
-                .find(|interface| interface.name == *name || interface.device == *name),
-        }
-        .cloned()
-        .ok_or_else(|| Refusal::NotFound {
-            message: format!(
-                "node {} has no interface `{}`; it has {}",
-                self.options.node,
-                packet.interface.as_deref().unwrap_or_default(),
-                interfaces
-                    .iter()
-                    .map(|interface| format!("`{}` ({})", interface.name, interface.device))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ),
-        })?;
-        let frame = explain::frame(packet).map_err(|error| Refusal::Conflict {
-            message: error.to_string(),
-        })?;
-        let direction = match packet.egress {
-            true => Direction::Egress,
-            false => Direction::Ingress,
-        };
-        let trial = self
-            .deployment
-            .try_frame(&interface.name, direction, &frame)
-            .map_err(|error| refusal(&error))?;
-        Ok(Response::Explained(Box::new(rules::explanation(
-            &interface,
-            direction,
-            &trial,
-            &self.estate.labels,
-            self.rule_lines()?,
-        ))))
-    }
-}
-
-async fn snapshot_of(samples: &Samples, maps: Maps) -> Result<Response, Refusal> {
-    let snapshot = samples
-        .recent(maps)
-        .await
-        .map_err(|error| refusal(&error))?;
-    let mut snapshot = Arc::unwrap_or_clone(snapshot);
-    if maps == Maps::LeftOut {
-        snapshot.maps.clear();
-    }
-    Ok(Response::Snapshot(Box::new(snapshot)))
 }
 
 fn probe(

@@ -410,7 +410,7 @@ impl Balancing {
             .collect()
     }
 
-    /// The vips by their ids, and whether flows of any are to be reset.
+    /// By their ids.
     pub fn vips(&self) -> &BTreeMap<u32, PlannedVip> {
         &self.plan.vips
     }
