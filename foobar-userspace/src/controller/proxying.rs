@@ -418,6 +418,13 @@ impl Proxying {
             .collect()
     }
 
+    /// A worker lost a backend under a request, or could not reach it: its check does not wait for its turn.
+    pub fn doubt(&self, site: &str, backend: &str) {
+        if let Some(id) = self.upstreams.find(site, backend) {
+            self.checks.hurry(id);
+        }
+    }
+
     pub fn observe(&mut self, observation: Observation<u32>) {
         if self.upstreams.observe(observation, Instant::now()) {
             self.tell();
