@@ -69,7 +69,7 @@ cells! {
         Retries = "retries",
         /// Retries that the budget did not allow.
         RetriesDenied = "retries_denied",
-        /// In flight on a backend that died, and not safe to try again.
+        /// In flight on a backend that died or closed, and not tried again: that was not safe, or the answer had begun.
         Lost = "lost",
         BytesIn = "bytes_in",
         BytesOut = "bytes_out",

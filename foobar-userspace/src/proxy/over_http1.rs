@@ -187,7 +187,6 @@ impl<'a> Answer<'a> {
     }
 
     async fn first_bytes<D: Download>(&mut self, download: &mut D) -> Result<(), Trouble> {
-        let is_first = self.buffer.is_empty();
         let filled = poll_fn(|context| {
             let mut stream = self.stream.borrow_mut();
             if let Poll::Ready(filled) = self.buffer.poll_fill(&mut *stream, context) {
@@ -204,8 +203,8 @@ impl<'a> Answer<'a> {
         .await?;
         match filled {
             Ok(Filled::Bytes(_)) => Ok(()),
-            Ok(Filled::End) | Err(_) if is_first => Err(Trouble::Lost),
-            Ok(Filled::End) | Err(_) => Err(Trouble::Bad(BadAnswer::Malformed)),
+            // Also within a head: the client saw nothing of it.
+            Ok(Filled::End) | Err(_) => Err(Trouble::Lost),
             Ok(Filled::Full) => Err(Trouble::Bad(BadAnswer::HeadTooLarge)),
         }
     }

@@ -1,6 +1,7 @@
 //! One attempt over a stream of a connection that speaks HTTP/2.
 
 use std::{
+    cell::Cell,
     future::{Future as _, poll_fn},
     task::Poll,
     time::Instant,
@@ -31,10 +32,12 @@ pub(super) async fn run<U: Upload, D: Download>(
 ) -> Result<Answered, Trouble> {
     let was_open = attempt.visit.backend.streams.present().is_some();
     let result = Box::pin(attend(attempt, upload, download)).await;
-    if !matches!(result, Err(Trouble::Lost)) {
-        return result;
+    match result {
+        Err(Trouble::Lost) => Box::pin(second_look(attempt, was_open, upload, download)).await,
+        // Others used the connection before: it was at its end, and a new one will do.
+        Err(Trouble::Unheeded) if was_open => Box::pin(attend(attempt, upload, download)).await,
+        result => result,
     }
-    Box::pin(second_look(attempt, was_open, upload, download)).await
 }
 
 /// As over HTTP/1.1: a new connection tells whether the backend died, and takes the request once more if the old one may
@@ -66,17 +69,19 @@ async fn attend<U: Upload, D: Download>(
     if let Some(parts) = &attempt.asked.parts {
         request = parts.clone();
     }
+    let taken = Cell::new(false);
     let sent = sender.send_request(request, upload.is_none());
-    let (response, stream) = sent.map_err(|error| lost(attempt, &error))?;
+    let (response, stream) = sent.map_err(|error| lost(attempt, &error, &taken))?;
     let Some(upload) = upload else {
-        let status = answer(attempt, response, download).await?;
+        let status = answer(attempt, response, download, &taken).await?;
         return Ok(Answered {
             status,
             is_whole: true,
         });
     };
-    let sending = send_body(attempt, stream, upload);
-    let (result, is_whole) = beside(sending, answer(attempt, response, download)).await;
+    let sending = send_body(attempt, stream, upload, &taken);
+    let answering = answer(attempt, response, download, &taken);
+    let (result, is_whole) = beside(sending, answering).await;
     Ok(Answered {
         status: result?,
         is_whole,
@@ -110,8 +115,10 @@ async fn send_body<U: Upload>(
     attempt: &Attempt<'_>,
     mut stream: SendStream<Bytes>,
     upload: &mut U,
+    taken: &Cell<bool>,
 ) -> Result<(), Trouble> {
     while upload.more().await.map_err(Trouble::Client)? {
+        taken.set(true);
         let mut bytes = upload.take();
         while !bytes.is_empty() {
             stream.reserve_capacity(bytes.len());
@@ -139,11 +146,12 @@ async fn answer<D: Download>(
     attempt: &Attempt<'_>,
     mut response: ResponseFuture,
     download: &mut D,
+    taken: &Cell<bool>,
 ) -> Result<u16, Trouble> {
     let began = Instant::now();
     let response = poll_fn(|context| {
         if let Poll::Ready(response) = std::pin::Pin::new(&mut response).poll(context) {
-            return Poll::Ready(response.map_err(|error| lost(attempt, &error)));
+            return Poll::Ready(response.map_err(|error| lost(attempt, &error, taken)));
         }
         if download.poll_gone(context).is_ready() {
             return Poll::Ready(Err(Trouble::Client(Fault::Gone)));
@@ -227,14 +235,20 @@ async fn pass<D: Download>(
         .collect())
 }
 
-/// What an error before the answer means. A refused stream was not looked at, so that it is as if no connection had
-/// been there.
-fn lost(attempt: &Attempt<'_>, error: &h2::Error) -> Trouble {
-    if error.reason() == Some(Reason::REFUSED_STREAM) {
-        return Trouble::NoConnection;
-    }
+/// What an error before the answer means. RFC 9113 8.7: a refused stream, and one beyond the last of a connection at its
+/// end, was not looked at, and may be sent again, unless a part of its body is gone.
+fn lost(attempt: &Attempt<'_>, error: &h2::Error, taken: &Cell<bool>) -> Trouble {
     if error.is_io() || error.is_go_away() {
         attempt.visit.backend.streams.forget();
+    }
+    let is_beyond = error.is_go_away() && error.is_remote();
+    let is_untouched = match error.reason() {
+        Some(Reason::REFUSED_STREAM) => true,
+        Some(Reason::NO_ERROR) => is_beyond,
+        _ => false,
+    };
+    if is_untouched && !taken.get() {
+        return Trouble::Unheeded;
     }
     Trouble::Lost
 }

@@ -291,6 +291,123 @@ fn a_draining_worker_lets_streams_end() {
     });
 }
 
+/// An HTTP/2 backend on bare sockets: what it says to the start of a stream, by connection and stream.
+async fn bare_backend(say: impl Fn(usize, u32) -> Vec<u8> + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let say = Rc::new(say);
+    spawn_local(async move {
+        let mut connections = 0;
+        while let Ok((stream, _)) = listener.accept().await {
+            spawn_local(bare_talk(stream, connections, Rc::clone(&say)));
+            connections += 1;
+        }
+    });
+    address
+}
+
+async fn bare_talk(
+    mut stream: TcpStream,
+    connection: usize,
+    say: Rc<impl Fn(usize, u32) -> Vec<u8>>,
+) -> Option<()> {
+    stream.read_exact(&mut [0; 24]).await.ok()?;
+    stream.write_all(&frame(4, 0, 0, b"")).await.ok()?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.ok()?;
+        let [_, high, low, kind, flags, id @ ..] = head;
+        let mut payload = vec![0; usize::from(u16::from_be_bytes([high, low]))];
+        stream.read_exact(&mut payload).await.ok()?;
+        if kind == 4 && flags == 0 {
+            stream.write_all(&frame(4, 1, 0, b"")).await.ok()?;
+        }
+        if kind == 1 || kind == 0 {
+            let said = say(connection, u32::from_be_bytes(id));
+            stream.write_all(&said).await.ok()?;
+        }
+    }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![0, length[0], length[1], kind, flags];
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// `:status: 200` and the end of the stream.
+fn fine(stream: u32) -> Vec<u8> {
+    frame(1, 5, stream, &[0x88])
+}
+
+#[test]
+fn a_backend_s_farewell_costs_no_request_whatever_its_method() {
+    run(async {
+        // The first connection is at its end with the first stream: the second was not looked at.
+        let address = bare_backend(|connection, stream| match (connection, stream) {
+            (0, 3) => frame(7, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]),
+            (_, stream) => fine(stream),
+        })
+        .await;
+        let proxy = before(address).await;
+        for _ in 0..4 {
+            let answer = proxy
+                .send(b"POST /x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+                .await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+        assert_eq!(proxy.tally.backend(0, BackendCell::Connects), 2);
+        assert_eq!(proxy.tally.site(0, SiteCell::Lost), 0);
+    });
+}
+
+#[test]
+fn a_refused_stream_is_sent_elsewhere_only_while_its_body_is_whole() {
+    run(async {
+        let refused = |stream| frame(3, 0, stream, &[0, 0, 0, 7]);
+        let whole = Rc::new(RefCell::new(0));
+        let reached = Rc::clone(&whole);
+        let fine = bare_backend(move |_, stream| {
+            *reached.borrow_mut() += 1;
+            fine(stream)
+        })
+        .await;
+        let refusing = bare_backend(move |_, stream| refused(stream)).await;
+        let proxy = Proxy::of(move |listen| {
+            let more = "balance = \"round-robin\"\nejection = { at-most = 0 }";
+            let mut service = samples::service_with("www", listen, more);
+            service.backend_protocol = HttpVersion::Http2;
+            vec![(service, vec![refusing, fine])]
+        })
+        .await;
+        for _ in 0..4 {
+            let answer = proxy
+                .send(b"POST /x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+                .await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+        assert_eq!(*whole.borrow(), 4);
+        // What was read of a body is gone: half of it is not offered to the next.
+        let mut statuses = Vec::new();
+        for _ in 0..4 {
+            let mut client = proxy.client().await;
+            client
+                .write_all(b"POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 6\r\nConnection: close\r\n\r\nabc")
+                .await
+                .unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let _ = client.write_all(b"def").await;
+            let mut answer = Vec::new();
+            let _ = client.read_to_end(&mut answer).await;
+            statuses.push(String::from_utf8_lossy(&answer[9..12]).into_owned());
+        }
+        statuses.sort();
+        assert_eq!(statuses, ["200", "200", "502", "502"]);
+    });
+}
+
 /// A gRPC-like service: says the path and the body back, and a status in the trailers.
 struct Grpc {
     address: SocketAddr,
@@ -339,8 +456,7 @@ async fn serve_grpc(stream: TcpStream, heads: Rc<RefCell<Vec<http::request::Part
     }
 }
 
-async fn before(grpc: &Grpc) -> Proxy {
-    let address = grpc.address;
+async fn before(address: SocketAddr) -> Proxy {
     Proxy::of(move |listen| {
         let mut service = samples::service("www", listen);
         service.backend_protocol = HttpVersion::Http2;
@@ -353,7 +469,7 @@ async fn before(grpc: &Grpc) -> Proxy {
 fn grpc_streams_both_ways_and_keeps_its_trailers() {
     run(async {
         let grpc = Grpc::new().await;
-        let proxy = before(&grpc).await;
+        let proxy = before(grpc.address).await;
         let sender = http2(&proxy).await;
         let request = http::Request::post("https://a.test/Echo/Say")
             .header("te", "trailers")
@@ -386,7 +502,7 @@ fn grpc_streams_both_ways_and_keeps_its_trailers() {
 fn http_1_clients_reach_http_2_backends() {
     run(async {
         let grpc = Grpc::new().await;
-        let proxy = before(&grpc).await;
+        let proxy = before(grpc.address).await;
         let answer = proxy
             .send(b"POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
             .await;
