@@ -291,7 +291,7 @@ impl Proxying {
             workers(&self.config),
             sockets,
             self.standing(),
-            Admission::new(&self.config),
+            Admission::new(&self.config, self.shared.tally.clone()),
             self.shared.clone(),
         )?;
         for (endpoint, purpose) in &crew.standing().endpoints {
@@ -565,11 +565,10 @@ impl Proxying {
             )));
         }
         if let Some(crew) = &self.crew {
-            let counters = &crew.admission().counters;
-            let panics = counters.panics.load(std::sync::atomic::Ordering::Relaxed);
-            if panics > 0 {
+            let faults = crew.admission().faults();
+            if faults > 0 {
                 remarks.push(Remark::grave(format!(
-                    "the proxy: {panics} connections ended by a fault of foobar's own; please report it"
+                    "the proxy: {faults} connections ended by a fault of foobar's own; please report it"
                 )));
             }
             let wanted = workers(&self.config);

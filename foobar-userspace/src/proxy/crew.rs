@@ -9,7 +9,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     panic::AssertUnwindSafe,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -105,7 +105,7 @@ impl Crew {
             .spawn(move || {
                 let work = AssertUnwindSafe(|| work(inbox, standing, &admission, shared));
                 if let Err(panic) = std::panic::catch_unwind(work) {
-                    admission.counters.panics.fetch_add(1, Ordering::Relaxed);
+                    admission.fault();
                     tracing::error!("a worker of the proxy ended by a fault: {}", said(&*panic));
                 }
             });
@@ -399,7 +399,7 @@ async fn take(
 /// A fault in one connection ends that connection.
 async fn contained(connection: impl Future<Output = ()>, admission: Arc<Admission>) {
     if let Err(panic) = AssertUnwindSafe(connection).catch_unwind().await {
-        admission.counters.panics.fetch_add(1, Ordering::Relaxed);
+        admission.fault();
         tracing::error!(
             "a connection ended by a fault of foobar's own: {}",
             said(&*panic)
@@ -437,14 +437,14 @@ const BREATH: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Proxy;
+    use crate::{config::Proxy, tally::Tally};
 
     #[tokio::test]
     async fn a_fault_in_one_connection_is_counted_and_ends_nothing_else() {
-        let admission = Admission::new(&Proxy::default());
+        let admission = Admission::new(&Proxy::default(), Tally::private());
         let faulty = async { panic!("a fault") };
         contained(faulty, admission.clone()).await;
         contained(async {}, admission.clone()).await;
-        assert_eq!(admission.counters.panics.load(Ordering::Relaxed), 1);
+        assert_eq!(admission.faults(), 1);
     }
 }
