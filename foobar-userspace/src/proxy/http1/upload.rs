@@ -181,6 +181,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Upload for Http1Upload<'_, S> {
         if let Some(fault) = self.fault.take() {
             return Err(fault);
         }
+        // Of what came with the head, which was looked at already.
+        if !self.ready.is_empty() {
+            return Ok(true);
+        }
         if let Some(given) = self.given.take() {
             self.pace.forgive(given.elapsed());
         }

@@ -322,7 +322,7 @@ async fn bare_talk(
         if kind == 4 && flags == 0 {
             stream.write_all(&frame(4, 1, 0, b"")).await.ok()?;
         }
-        if kind == 1 || kind == 0 {
+        if kind == 1 {
             let said = say(connection, u32::from_be_bytes(id));
             stream.write_all(&said).await.ok()?;
         }
@@ -518,6 +518,38 @@ fn http_1_clients_reach_http_2_backends() {
             assert!(proxy.get("/y").await.contains("/y"));
         }
         assert_eq!(proxy.tally.backend(0, BackendCell::Connects), 1);
+    });
+}
+
+#[test]
+fn a_body_whose_beginning_came_with_its_head_reaches_an_http_2_backend_whole() {
+    run(async {
+        let grpc = Grpc::new().await;
+        let proxy = before(grpc.address).await;
+        for (framing, parts) in [
+            ("Content-Length: 6", ["abc", "def"]),
+            (
+                "Transfer-Encoding: chunked",
+                ["3\r\nabc\r\n3\r\nd", "ef\r\n0\r\n\r\n"],
+            ),
+        ] {
+            let mut client = proxy.client().await;
+            let [first, second] = parts;
+            let start = format!(
+                "POST /x HTTP/1.1\r\nHost: a.test\r\n{framing}\r\nConnection: close\r\n\r\n{first}"
+            );
+            client.write_all(start.as_bytes()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            client.write_all(second.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+            let answer = String::from_utf8_lossy(&answer);
+            let said: String = answer
+                .lines()
+                .filter(|line| ["abc", "d", "ef", "def", "abcd"].contains(line))
+                .collect();
+            assert_eq!(said, "abcdef", "{framing}: {answer}");
+        }
     });
 }
 
