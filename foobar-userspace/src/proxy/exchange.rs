@@ -37,6 +37,8 @@ pub(super) struct Asked {
     pub(super) is_idempotent: bool,
     pub(super) kind: http::Asked,
     pub(super) is_chunked: bool,
+    /// The client said that it takes fields after a body.
+    pub(super) wants_trailers: bool,
     pub(super) fingerprint: u64,
     pub(super) wanted: Wanted,
     /// The client has no sticky cookie of a backend yet, and shall get one.

@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     future::{Future as _, poll_fn},
+    pin::Pin,
     task::Poll,
     time::Instant,
 };
@@ -14,12 +15,14 @@ use h2::{
 };
 
 use super::{
-    ends::{Download, Fault, Trailer, Upload},
+    ends::{Download, Fault, Trailer, Upload, header_map},
     exchange::{Answered, Attempt, Trouble, beside},
+    over_http1::MOST_INTERIM,
 };
 use crate::{
     http::{
         AnswerBody, Asked, BadAnswer, Field, Forwarded, Request, Response, VIA, from_http2_answer,
+        trailers_of_http2,
     },
     tally::BackendCell,
 };
@@ -137,9 +140,16 @@ async fn send_body<U: Upload>(
     let tally = &attempt.worker.shared.tally;
     let id = attempt.visit.backend.spec.id;
     tally.add_to_backend(id, BackendCell::BytesIn, upload.received());
-    stream
-        .send_data(Bytes::new(), true)
-        .map_err(|_| Trouble::Lost)
+    let trailers = upload.trailers();
+    let sent = if trailers.is_empty() {
+        stream.send_data(Bytes::new(), true)
+    } else {
+        let fields = trailers.iter();
+        stream.send_trailers(header_map(
+            fields.map(|(name, value)| (&name[..], &value[..])),
+        ))
+    };
+    sent.map_err(|_| Trouble::Lost)
 }
 
 async fn answer<D: Download>(
@@ -149,16 +159,7 @@ async fn answer<D: Download>(
     taken: &Cell<bool>,
 ) -> Result<u16, Trouble> {
     let began = Instant::now();
-    let response = poll_fn(|context| {
-        if let Poll::Ready(response) = std::pin::Pin::new(&mut response).poll(context) {
-            return Poll::Ready(response.map_err(|error| lost(attempt, &error, taken)));
-        }
-        if download.poll_gone(context).is_ready() {
-            return Poll::Ready(Err(Trouble::Client(Fault::Gone)));
-        }
-        attempt.watch.poll(context).map(|_| Err(Trouble::Timeout))
-    })
-    .await?;
+    let response = head(attempt, &mut response, download, taken).await?;
     let now = Instant::now();
     let (parts, mut body) = response.into_parts();
     let status = parts.status.as_u16();
@@ -197,6 +198,66 @@ async fn answer<D: Download>(
     Ok(status)
 }
 
+/// Waits for a final head; others go before it.
+async fn head<D: Download>(
+    attempt: &Attempt<'_>,
+    response: &mut ResponseFuture,
+    download: &mut D,
+    taken: &Cell<bool>,
+) -> Result<::http::Response<RecvStream>, Trouble> {
+    for _ in 0..=MOST_INTERIM {
+        let next = poll_fn(|context| {
+            if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(context) {
+                return Poll::Ready(Ok(Next::Interim(interim)));
+            }
+            if let Poll::Ready(response) = Pin::new(&mut *response).poll(context) {
+                let response = response.map(Next::Answer);
+                return Poll::Ready(response.map_err(|error| lost(attempt, &error, taken)));
+            }
+            if download.poll_gone(context).is_ready() {
+                return Poll::Ready(Err(Trouble::Client(Fault::Gone)));
+            }
+            attempt.watch.poll(context).map(|_| Err(Trouble::Timeout))
+        });
+        match next.await? {
+            Next::Answer(response) => return Ok(response),
+            Next::Interim(head) => interim(&head, download).await?,
+        }
+        attempt.watch.set(attempt.deadline);
+    }
+    Err(Trouble::Bad(BadAnswer::TooManyInterim))
+}
+
+enum Next {
+    Answer(::http::Response<RecvStream>),
+    Interim(::http::Response<()>),
+}
+
+async fn interim<D: Download>(
+    head: &::http::Response<()>,
+    download: &mut D,
+) -> Result<(), Trouble> {
+    let fields = head.headers().iter().map(|(name, value)| Field {
+        name: name.as_str().as_bytes(),
+        value: value.as_bytes(),
+    });
+    let (fields, _) = from_http2_answer(fields).map_err(Trouble::Bad)?;
+    let answer = Response {
+        status: head.status().as_u16(),
+        reason: b"",
+        fields,
+        body: AnswerBody::None { said: None },
+        keeps_alive: true,
+        upgrade: None,
+    };
+    match answer.status {
+        // RFC 9110 10.1.1: who expected it has it from us.
+        100 => Ok(()),
+        101 => Err(Trouble::Bad(BadAnswer::UnaskedUpgrade)),
+        _ => download.interim(&answer).await.map_err(Trouble::Client),
+    }
+}
+
 async fn pass<D: Download>(
     attempt: &Attempt<'_>,
     body: &mut RecvStream,
@@ -229,10 +290,11 @@ async fn pass<D: Download>(
         return Err(Trouble::Cut);
     };
     let trailers = trailers.unwrap_or_default();
-    Ok(trailers
-        .iter()
-        .map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec()))
-        .collect())
+    let fields = trailers.iter().map(|(name, value)| Field {
+        name: name.as_str().as_bytes(),
+        value: value.as_bytes(),
+    });
+    trailers_of_http2(fields).map_err(|_| Trouble::Cut)
 }
 
 /// What an error before the answer means. RFC 9113 8.7: a refused stream, and one beyond the last of a connection at its

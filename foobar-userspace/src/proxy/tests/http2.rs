@@ -17,7 +17,7 @@ use crate::{
     tally::{BackendCell, SiteCell},
 };
 
-async fn http2(proxy: &Proxy) -> SendRequest<Bytes> {
+pub(super) async fn http2(proxy: &Proxy) -> SendRequest<Bytes> {
     proxy.speak_http2();
     let stream = proxy.client().await;
     let (sender, connection) = h2::client::handshake(stream).await.unwrap();
@@ -32,13 +32,13 @@ fn get(path: &str) -> http::Request<()> {
     http::Request::get(uri).body(()).unwrap()
 }
 
-struct Answer {
-    head: http::response::Parts,
+pub(super) struct Answer {
+    pub(super) head: http::response::Parts,
     body: Vec<u8>,
-    trailers: http::HeaderMap,
+    pub(super) trailers: http::HeaderMap,
 }
 
-async fn whole(response: http::Response<RecvStream>) -> Result<Answer, h2::Error> {
+pub(super) async fn whole(response: http::Response<RecvStream>) -> Result<Answer, h2::Error> {
     let (head, mut stream) = response.into_parts();
     let mut body = Vec::new();
     while let Some(piece) = stream.data().await {
@@ -292,7 +292,7 @@ fn a_draining_worker_lets_streams_end() {
 }
 
 /// An HTTP/2 backend on bare sockets: what it says to the start of a stream, by connection and stream.
-async fn bare_backend(say: impl Fn(usize, u32) -> Vec<u8> + 'static) -> SocketAddr {
+pub(super) async fn bare_backend(say: impl Fn(usize, u32) -> Vec<u8> + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let say = Rc::new(say);
@@ -329,7 +329,7 @@ async fn bare_talk(
     }
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
     let mut bytes = vec![0, length[0], length[1], kind, flags];
     bytes.extend(stream.to_be_bytes());
@@ -338,7 +338,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// `:status: 200` and the end of the stream.
-fn fine(stream: u32) -> Vec<u8> {
+pub(super) fn fine(stream: u32) -> Vec<u8> {
     frame(1, 5, stream, &[0x88])
 }
 
@@ -409,13 +409,13 @@ fn a_refused_stream_is_sent_elsewhere_only_while_its_body_is_whole() {
 }
 
 /// A gRPC-like service: says the path and the body back, and a status in the trailers.
-struct Grpc {
-    address: SocketAddr,
+pub(super) struct Grpc {
+    pub(super) address: SocketAddr,
     heads: Rc<RefCell<Vec<http::request::Parts>>>,
 }
 
 impl Grpc {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let grpc = Self {
             address: listener.local_addr().unwrap(),
@@ -449,14 +449,15 @@ async fn serve_grpc(stream: TcpStream, heads: Rc<RefCell<Vec<http::request::Part
                 let _ = body.flow_control().release_capacity(piece.len());
                 stream.send_data(piece, false).unwrap();
             }
-            let mut trailers = http::HeaderMap::new();
+            // What followed the request follows the answer.
+            let mut trailers = body.trailers().await.unwrap_or(None).unwrap_or_default();
             trailers.insert("grpc-status", "0".parse().unwrap());
             stream.send_trailers(trailers).unwrap();
         });
     }
 }
 
-async fn before(address: SocketAddr) -> Proxy {
+pub(super) async fn before(address: SocketAddr) -> Proxy {
     Proxy::of(move |listen| {
         let mut service = samples::service("www", listen);
         service.backend_protocol = HttpVersion::Http2;
