@@ -14,6 +14,7 @@ pub mod crew;
 mod ends;
 mod exchange;
 mod gate;
+mod gathered;
 mod http1;
 mod http2;
 mod link;
@@ -28,6 +29,7 @@ mod samples;
 mod shared;
 mod sites;
 pub mod sockets;
+mod spares;
 mod stream_pool;
 #[cfg(test)]
 mod tests;
