@@ -28,6 +28,11 @@ use foobar::{
 };
 use foobar_ebpf::abi::{self, Backend, MemberV4, SetInfo};
 use foobar_lab::{ledger, nemesis::Nemesis, trials};
+use mimalloc::MiMalloc;
+
+/// As `foobar` has it: the proxy that is measured is a part of this program.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Debug, Parser)]
 #[command(
