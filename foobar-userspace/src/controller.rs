@@ -785,6 +785,7 @@ impl Controller {
                 }
                 Report::Lost { site, backend } => {
                     tracing::debug!(%site, %backend, "lost under a request");
+                    self.proxying.doubt(&site, &backend);
                 }
                 Report::Ejected { site, backend, why } => {
                     tracing::warn!(%site, %backend, why, "left out for a while");

@@ -81,7 +81,7 @@ pub struct ClientCertificate {
     pub fingerprint: String,
 }
 
-/// Serves a client's connection to its end. Runs inside a `LocalSet`.
+/// Serves a client's connection to its end. Runs where `spawn_local` may be called.
 pub async fn serve<S>(stream: S, peer: Peer, worker: Rc<Worker>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,

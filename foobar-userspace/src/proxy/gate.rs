@@ -184,6 +184,7 @@ impl Origin {
                 None => http::Asked::Plain,
             },
             is_chunked: request.body == Body::Chunked,
+            wants_trailers: request.wants_trailers,
             fingerprint,
             wants_cookie: sticky.is_some_and(|known| known.is_none()),
             wanted,

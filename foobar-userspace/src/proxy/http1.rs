@@ -72,6 +72,8 @@ struct Progress {
     has_answer_begun: Cell<bool>,
     /// A part of the request's body has not been read yet.
     is_uploading: Cell<bool>,
+    /// `100 Continue` is being written: nothing else may come between.
+    is_going_on: Cell<bool>,
 }
 
 /// What holds before it is known which site is meant.

@@ -16,7 +16,7 @@ use crate::{
     config::{BlastRadius, Jail, RequestRate},
     stable,
     steering::{
-        blast::{Blast, Verdict},
+        blast::{Answered, Blast, Verdict},
         offences::Offences,
         rate::{self, Rates},
     },
@@ -58,6 +58,8 @@ pub enum Report {
 pub struct Memory {
     seed: u64,
     workers: AtomicU64,
+    /// Requests that backends survived, whichever worker brought them.
+    answered: Answered,
     has_suspects: AtomicBool,
     blast: Mutex<Blast>,
     /// By site and client.
@@ -72,6 +74,7 @@ impl Memory {
         Arc::new(Self {
             seed,
             workers: AtomicU64::new(0),
+            answered: Answered::new(Instant::now()),
             has_suspects: AtomicBool::new(false),
             blast: Mutex::default(),
             rates: Mutex::new(Rates::new(MOST_CLIENTS)),
@@ -97,14 +100,18 @@ impl Memory {
         lock(&self.blast).held(fingerprint, now)
     }
 
+    pub(super) fn answered(&self, fingerprint: u64, now: Instant) {
+        self.answered.note(fingerprint, now);
+    }
+
     pub(super) fn died(
         &self,
         fingerprint: u64,
         crowd: u32,
-        answered: Option<Instant>,
         policy: &BlastRadius,
         now: Instant,
     ) -> Verdict {
+        let answered = self.answered.last(fingerprint);
         let mut blast = lock(&self.blast);
         let verdict = blast.died(fingerprint, crowd, answered, policy, now);
         self.has_suspects

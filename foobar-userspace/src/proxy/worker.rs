@@ -11,7 +11,7 @@ use std::{
 use slab::Slab;
 
 use super::{Shared, Sites, bench::Bench, buffers::Buffers, spares::Spares, watch::Watch};
-use crate::steering::{blast::Answered, random::Random};
+use crate::steering::random::Random;
 
 /// One thread's share of the proxy; lives on that thread alone.
 #[derive(Debug)]
@@ -22,7 +22,6 @@ pub struct Worker {
     seats: RefCell<Slab<Option<Waker>>>,
     is_draining: Cell<bool>,
     pub(super) random: RefCell<Random>,
-    pub(super) answered: RefCell<Answered>,
     /// For requests' heads and bodies.
     requests: RefCell<Rc<Buffers>>,
     /// For answers.
@@ -52,7 +51,6 @@ impl Worker {
             seats: RefCell::default(),
             is_draining: Cell::new(false),
             random: RefCell::new(Random::new(seed)),
-            answered: RefCell::default(),
             requests: RefCell::new(Buffers::new(largest_head(&sites))),
             answers: Buffers::new(ANSWER_BUFFER),
             spares: Rc::default(),

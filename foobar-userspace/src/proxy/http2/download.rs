@@ -13,7 +13,7 @@ use crate::{
     http::{AnswerBody, Field, Response},
     proxy::{
         answers::Extra,
-        ends::{Download, Fault, Trailer},
+        ends::{Download, Fault, Trailer, header_map},
         exchange::{Asked, Ending},
         link::Link,
         watch::Watch,
@@ -99,6 +99,19 @@ impl<'a> Http2Download<'a> {
 }
 
 impl Download for Http2Download<'_> {
+    async fn interim(&mut self, answer: &Response<'_>) -> Result<(), Fault> {
+        let mut response = ::http::Response::new(());
+        let Ok(status) = ::http::StatusCode::from_u16(answer.status) else {
+            return Ok(());
+        };
+        *response.status_mut() = status;
+        let fields = answer.fields.iter();
+        *response.headers_mut() = header_map(fields.map(|field| (field.name, field.value)));
+        self.respond
+            .send_informational(response)
+            .map_err(|_| Fault::Gone)
+    }
+
     async fn begin(&mut self, answer: &Response<'_>, extra: &Extra<'_>) -> Result<(), Fault> {
         let mut response = ::http::Response::new(());
         *response.status_mut() =
@@ -173,14 +186,8 @@ impl Download for Http2Download<'_> {
                 .send_data(Bytes::new(), true)
                 .map_err(|_| Fault::Gone);
         }
-        let mut map = ::http::HeaderMap::with_capacity(trailers.len());
-        for (name, value) in trailers {
-            let name = ::http::HeaderName::from_bytes(name);
-            let value = ::http::HeaderValue::from_bytes(value);
-            if let (Ok(name), Ok(value)) = (name, value) {
-                map.append(name, value);
-            }
-        }
+        let fields = trailers.iter();
+        let map = header_map(fields.map(|(name, value)| (&name[..], &value[..])));
         stream.send_trailers(map).map_err(|_| Fault::Gone)
     }
 

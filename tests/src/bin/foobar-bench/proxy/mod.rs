@@ -94,7 +94,7 @@ const CASES: &[Case] = &[
     case(
         "h1-64k-requests-per-s",
         Behind::Clear,
-        Measure::Rate(Protocol::Http1, "/64k"),
+        Measure::Rate(Protocol::Http1Large, "/64k"),
     ),
     case(
         "full-handshakes-per-s",
@@ -114,7 +114,7 @@ const CASES: &[Case] = &[
     case(
         "h1-64k-mtls-requests-per-s",
         Behind::MutualTls,
-        Measure::Rate(Protocol::Http1, "/64k"),
+        Measure::Rate(Protocol::Http1Large, "/64k"),
     ),
     case(
         "h1-p99-us",
