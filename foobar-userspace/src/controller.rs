@@ -26,6 +26,7 @@ pub mod secret;
 mod status;
 mod successor;
 mod tellers;
+mod trial;
 mod upstreams;
 
 use std::{
@@ -60,6 +61,7 @@ use self::{
     secret::SecretError,
     status::Troubles,
     successor::{Outcome, Succession, end_proxy, raised},
+    trial::Trial,
 };
 use crate::{
     admin::{
@@ -282,6 +284,7 @@ struct Controller {
     monitoring: Monitoring,
     /// When files that changed are read.
     settling: Option<Instant>,
+    trial: Option<Trial>,
     succession: Option<Succession>,
     door: Option<Door>,
     lock: NodeLock,
@@ -404,6 +407,7 @@ impl Controller {
             router,
             troubles,
             settling: None,
+            trial: None,
             succession: None,
             door,
             lock,
@@ -738,6 +742,7 @@ impl Controller {
             self.keep_memory();
         }
         self.tend_proxy(now);
+        self.end_trial(now);
         match hops::take_wanted(self.deployment.tables_mut()) {
             Ok(wanted) => self.want(wanted, now),
             Err(error) => tracing::warn!("{}", chain(&error)),
