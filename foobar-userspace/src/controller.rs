@@ -69,14 +69,14 @@ use crate::{
         api::{Apply, Refusal, Response},
     },
     balancer::Ring,
-    config::{self, Diagnostics, LogTo},
+    config::{self, Diagnostics},
     kernel::{
         Deployment, HashKeys, KernelError, Mapped, NodeLock, Origin, PROXY_TALLY, Table, Tables,
         clock,
     },
     labels::Labels,
     proxy::{
-        Report,
+        AccessTap, Report,
         material::{Material, TicketBook},
         sockets::{BindError, Sockets},
         tls::Severity,
@@ -321,10 +321,7 @@ impl Controller {
         let words = u32::try_from(WORDS).unwrap_or(u32::MAX);
         let words = task::block_in_place(|| Mapped::adopt(&options.node, PROXY_TALLY, words))?;
         let tally = Tally::new(Arc::new(words));
-        // Nothing is noted of a request where nobody wants it.
-        let is_logged = draft.config.log.access.file.to != LogTo::Nowhere;
         let (access, records) = mpsc::channel(ACCESS_RECORDS);
-        let access = is_logged.then_some(access);
         let (mut proxying, proxy) = Proxying::new(
             &options.node,
             &directory,
@@ -332,8 +329,9 @@ impl Controller {
             inherited.tickets,
             inherited.sockets,
             tally,
-            access,
+            AccessTap::new(access),
         );
+        proxying.note_requests(&draft.config.log.access);
         let proxy_draft = proxying
             .draft(&draft.config, draft.sites.clone())
             .map_err(|flaws| diagnostics(&draft.config, flaws))?;

@@ -91,6 +91,7 @@ impl Controller {
             return Err(refusal);
         }
         self.proxying.adopt(proxy);
+        self.proxying.note_requests(&next.config.log.access);
         self.troubles.clear("tls");
         if self.estate.config.admin != next.config.admin {
             tracing::warn!("the administration socket moves at the next start");
