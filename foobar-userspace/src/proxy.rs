@@ -44,7 +44,7 @@ use std::{net::SocketAddr, rc::Rc};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::{
-    access::AccessRecord,
+    access::{AccessRecord, AccessTap},
     shared::{Memory, Report, Shared},
     sites::{BackendTls, Site, SiteBackend, Sites},
     worker::Worker,

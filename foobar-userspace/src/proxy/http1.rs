@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use self::{download::Http1Download, upload::Http1Upload};
 use super::{
     Peer, Worker,
-    access::Noted,
+    access::{AccessTap, Noted},
     answers::{Extra, Manner, Own},
     bench::Bench,
     buffers::{Buffer, Filled},
@@ -254,7 +254,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .worker
             .shared
             .access
-            .is_some()
+            .as_ref()
+            .is_some_and(AccessTap::is_open)
             .then(|| Noted::new(&request, SystemTime::now()));
         let (body, version) = (request.body, request.version);
         let expects = request.expects_continue && following.is_empty();

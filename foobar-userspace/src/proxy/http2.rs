@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::{download::Http2Download, upload::Http2Upload};
 use super::{
     Peer, Worker,
-    access::{self, Noted},
+    access::{self, AccessTap, Noted},
     answers::Own,
     bench::Bench,
     ends::NoUpload,
@@ -249,7 +249,8 @@ impl Stream {
             .worker
             .shared
             .access
-            .is_some()
+            .as_ref()
+            .is_some_and(AccessTap::is_open)
             .then(|| Noted::new(&request, SystemTime::now()));
         let is_head = request.is_head();
         let has_body = request.body != Body::None;
