@@ -11,6 +11,7 @@ pub mod gtid;
 pub mod lag;
 pub mod observation;
 pub mod preflight;
+pub mod procedure;
 pub mod rejoin;
 pub mod status;
 pub mod switchover;

@@ -99,6 +99,8 @@ pub struct Round {
     numbers: BTreeMap<u64, usize>,
     reports: BTreeMap<usize, Position>,
     until: Option<Instant>,
+    /// There is nothing to be done but to wait.
+    rests: bool,
 }
 
 /// How a round stands.
@@ -138,6 +140,15 @@ impl Round {
         (round, effects)
     }
 
+    #[must_use]
+    pub fn rest(until: Instant) -> Self {
+        Self {
+            until: Some(until),
+            rests: true,
+            ..Self::default()
+        }
+    }
+
     pub fn hear(&mut self, number: u64, report: Report) -> Outcome {
         let Some(member) = self.numbers.remove(&number) else {
             return Outcome::Waiting;
@@ -156,6 +167,7 @@ impl Round {
     #[must_use]
     pub fn tick(&self, now: Instant) -> Outcome {
         match self.until {
+            Some(until) if now > until && self.rests => Outcome::Done(BTreeMap::new()),
             Some(until) if now > until => Outcome::Failed("no report in time".to_owned()),
             _ => Outcome::Waiting,
         }

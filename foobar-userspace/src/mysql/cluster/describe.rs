@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Cluster, Member, Mode, Steering};
+use super::{Cluster, Member, Mode, Operation, Steering};
 use crate::mysql::{
     evidence::Writer,
     lag::Readable,
@@ -40,7 +40,8 @@ impl Cluster {
             operation: self
                 .operation
                 .as_ref()
-                .map(|operation| format!("{}: {}", operation.name(), operation.phase())),
+                .map(Operation::procedure)
+                .map(|procedure| format!("{}: {}", procedure.name(), procedure.phase())),
             alarms: self.alarms(&steering),
             lacks: self
                 .lacks

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::{Cause, Cluster, Mode, Now, OnWriteStall, Operation, RejoinWish, member};
 use crate::mysql::{
     evidence::{self, Writer},
-    failover::{Course, Failover},
+    failover::Failover,
     observation::ServerId,
+    procedure::{Course, Procedure},
     rejoin::Rejoin,
     switchover::Switchover,
     task::{Effect, Report},
@@ -153,7 +154,7 @@ impl Cluster {
             return Err(Refused::Mode);
         }
         if let Some(operation) = &self.operation {
-            return Err(Refused::Busy(operation.name().to_owned()));
+            return Err(Refused::Busy(operation.procedure().name().to_owned()));
         }
         if !self.leads {
             return Err(Refused::NoLease);
@@ -232,7 +233,7 @@ impl Cluster {
         said: String,
         mut effects: Vec<Effect>,
     ) -> Vec<Effect> {
-        self.orders = operation.last_order();
+        self.orders = operation.procedure().orders().last();
         self.operation = Some(operation);
         effects.insert(0, Effect::Audit(said));
         effects
@@ -451,9 +452,10 @@ impl Cluster {
         let Some(mut operation) = self.operation.take() else {
             return Vec::new();
         };
-        let (course, mut effects) = operation.advance(heard, now);
-        self.orders = operation.last_order();
+        let (course, mut effects) = operation.procedure_mut().advance(heard, now.instant);
+        self.orders = operation.procedure().orders().last();
         let opened = operation
+            .procedure()
             .opens()
             .and_then(|member| self.members[member].picture.as_ref());
         if let Some(picture) = opened {
@@ -525,7 +527,10 @@ impl Cluster {
     }
 
     fn given_up(&mut self, operation: &Operation, why: &str) -> Vec<Effect> {
-        self.finished = Some(Err(format!("{} given up at {why}", operation.name())));
+        self.finished = Some(Err(format!(
+            "{} given up at {why}",
+            operation.procedure().name()
+        )));
         match operation {
             Operation::Failover(..) => {
                 self.memory.failovers_given_up += 1;
@@ -542,58 +547,25 @@ impl Cluster {
         }
         vec![Effect::Audit(format!(
             "{} given up at {why}",
-            operation.name()
+            operation.procedure().name()
         ))]
     }
 }
 
 impl Operation {
-    pub(super) const fn name(&self) -> &'static str {
+    pub(super) fn procedure(&self) -> &dyn Procedure {
         match self {
-            Self::Failover(..) => "a failover",
-            Self::Switchover(_) => "a switchover",
-            Self::Rejoin(_) => "a rejoin",
+            Self::Failover(failover, _) => failover,
+            Self::Switchover(switchover) => switchover,
+            Self::Rejoin(rejoin) => rejoin,
         }
     }
 
-    /// Whom it opens for writes at this moment, before that one's term is acknowledged.
-    const fn opens(&self) -> Option<usize> {
+    fn procedure_mut(&mut self) -> &mut dyn Procedure {
         match self {
-            Self::Failover(failover, _) => failover.opens(),
-            Self::Switchover(switchover) => switchover.opens(),
-            Self::Rejoin(_) => None,
-        }
-    }
-
-    pub(super) const fn phase(&self) -> &'static str {
-        match self {
-            Self::Failover(failover, _) => failover.phase(),
-            Self::Switchover(switchover) => switchover.phase(),
-            Self::Rejoin(_) => "follow",
-        }
-    }
-
-    const fn last_order(&self) -> u64 {
-        match self {
-            Self::Failover(failover, _) => failover.last_order(),
-            Self::Switchover(switchover) => switchover.last_order(),
-            Self::Rejoin(rejoin) => rejoin.last_order(),
-        }
-    }
-
-    fn advance(&mut self, heard: Option<(u64, Report)>, now: Now) -> (Course, Vec<Effect>) {
-        let now = now.instant;
-        match (self, heard) {
-            (Self::Failover(failover, _), Some((number, report))) => {
-                failover.hear(number, report, now)
-            }
-            (Self::Failover(failover, _), None) => failover.tick(now),
-            (Self::Switchover(switchover), Some((number, report))) => {
-                switchover.hear(number, report, now)
-            }
-            (Self::Switchover(switchover), None) => switchover.tick(now),
-            (Self::Rejoin(rejoin), Some((number, report))) => rejoin.hear(number, report, now),
-            (Self::Rejoin(rejoin), None) => rejoin.tick(now),
+            Self::Failover(failover, _) => failover,
+            Self::Switchover(switchover) => switchover,
+            Self::Rejoin(rejoin) => rejoin,
         }
     }
 }
