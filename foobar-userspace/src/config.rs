@@ -41,8 +41,8 @@ pub use self::{
         Notify, NotifyBy, Otlp, Quantile, Severity, Side, Signals, SumoLogic, Threshold,
     },
     mysql::{
-        Account, EndpointRole, Fallback, MysqlCheck, MysqlMember, MysqlMode, MysqlService,
-        OnWriteStall, RejoinWish,
+        Account, EndpointRole, Fallback, MysqlBalancer, MysqlCheck, MysqlMember, MysqlMode,
+        MysqlService, OnWriteStall, RejoinWish,
     },
     quantity::{Quantity, Unit},
     schema::schema,

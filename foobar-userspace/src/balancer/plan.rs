@@ -8,7 +8,7 @@ use std::{
 use foobar_ebpf::abi::{EndpointV4, EndpointV6, LabelKey, Return, Vip, checksum_words};
 
 use crate::{
-    config::{Backend, Check, Config, L4Service, MysqlService, OnLoss, Protocol},
+    config::{Backend, Check, Config, L4Service, OnLoss, Protocol},
     labels::{self, Full, Kind, Labels},
 };
 
@@ -85,7 +85,7 @@ pub fn plan(config: &Config, node: &str, labels: &mut Labels) -> Result<Plan, Pl
     let endpoints: Vec<L4Service> = config
         .mysql
         .values()
-        .flat_map(MysqlService::endpoints)
+        .flat_map(|service| service.endpoints(node))
         .collect();
     let pairs: Vec<_> = config
         .l4

@@ -410,12 +410,14 @@ impl Conductor {
     }
 
     fn tell_status(&self) {
-        let addresses =
-            |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect();
+        let addresses = |addresses: &[SocketAddr]| -> Vec<String> {
+            addresses.iter().map(ToString::to_string).collect()
+        };
+        let here = self.service.balancer(&self.node);
         let mut status = ClusterStatus {
             name: format!("mysql.{}", self.service.name),
-            write: addresses(&self.service.write),
-            read: addresses(&self.service.read),
+            write: here.map_or_else(Vec::new, |here| addresses(&here.write)),
+            read: here.map_or_else(Vec::new, |here| addresses(&here.read)),
             ..self.cluster.status()
         };
         status.alarms.extend(self.trouble.clone());
