@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
-use super::{Addresses, Backend, L4Service, OnLoss, Place, Protocol, Secret};
+use super::{Addresses, Backend, L4Service, OnLoss, Place, Protocol, Secret, Tenure};
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MysqlService {
@@ -146,6 +146,10 @@ impl MysqlService {
                 protocol: Protocol::Tcp,
                 // Whoever loses its role loses its clients: none may go on where they were, or come by themselves to another.
                 on_loss: OnLoss::Reset,
+                tenure: match (role, self.lease) {
+                    (EndpointRole::Write, Some(_)) => Tenure::Leased,
+                    _ => Tenure::ForEver,
+                },
                 backends: backends.clone(),
                 check: None,
                 place: self.place,

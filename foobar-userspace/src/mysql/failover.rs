@@ -1,6 +1,6 @@
 //! A primary is lost: who takes over, in which steps, and when to give up.
 //!
-//! Revoke, choose, drain, become, attach, open, prove. Until `prove` is acknowledged by a replica the writer address leads
+//! Revoke, choose, drain, become, attach, let leases lapse, open, prove. Until `prove` is acknowledged by a replica the writer address leads
 //! nowhere (N1, N8); what may be undone is undone when a step fails; what may not leaves the cluster to a human.
 
 use std::{
@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    observation::Origin,
     procedure::{Course, Orders, Procedure},
     task::{Effect, Position, Task},
 };
@@ -22,6 +23,10 @@ pub struct Failover {
     survivors: Vec<usize>,
     /// Who is preferred among those that have everything.
     wanted: Option<usize>,
+    origin: Origin,
+    /// How long after the revocation others may still lead writers to the lost one.
+    lease: Duration,
+    revoked: Option<Instant>,
     stage: Stage,
     orders: Orders,
     positions: BTreeMap<usize, Position>,
@@ -34,6 +39,7 @@ enum Stage {
     Drain,
     Become,
     Attach,
+    Lapse,
     Open,
     Prove,
     Over,
@@ -53,6 +59,9 @@ impl Failover {
         let mut failover = Self {
             lost: Some(lost),
             term,
+            origin: Origin::Planned,
+            lease: Duration::ZERO,
+            revoked: None,
             survivors,
             wanted: None,
             stage: Stage::Revoke,
@@ -67,6 +76,20 @@ impl Failover {
             .collect();
         let effects = failover.step(Stage::Revoke, orders, REVOKE, now);
         (failover, effects)
+    }
+
+    /// Why, as the row of the term tells it.
+    #[must_use]
+    pub const fn because(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
+    /// Opens nobody before the leases that others hold by the lost one's word have lapsed (N1).
+    #[must_use]
+    pub fn outliving(mut self, lease: Option<Duration>) -> Self {
+        self.lease = lease.map_or(Duration::ZERO, |lease| lease + MARGIN);
+        self
     }
 
     /// A primary came back, read-only by its own configuration, before anybody took its place: it goes on where it stopped,
@@ -122,6 +145,7 @@ impl Procedure for Failover {
             Stage::Drain => "drain",
             Stage::Become => "become",
             Stage::Attach => "attach",
+            Stage::Lapse => "lapse",
             Stage::Open => "open",
             Stage::Prove => "prove",
             Stage::Over => "over",
@@ -154,6 +178,7 @@ impl Procedure for Failover {
     ) -> (Course, Vec<Effect>) {
         match (self.stage, self.candidate) {
             (Stage::Revoke, _) => {
+                self.revoked = Some(now);
                 self.positions.clone_from(reports);
                 let Some(candidate) = candidate(&self.positions, self.wanted) else {
                     return self.give_up("no survivor has everything that the others have", now);
@@ -195,13 +220,19 @@ impl Procedure for Failover {
                 let effects = self.step(Stage::Attach, orders, STEP, now);
                 (Course::Going, effects)
             }
-            (Stage::Attach, Some(candidate)) => {
+            (Stage::Attach, Some(_)) => {
+                let revoked = self.revoked.unwrap_or(now);
+                self.stage = Stage::Lapse;
+                self.orders.rest(revoked + self.lease, now);
+                self.advance(None, now)
+            }
+            (Stage::Lapse, Some(candidate)) => {
                 let effects =
                     self.step(Stage::Open, vec![(candidate, Task::OpenWrites)], STEP, now);
                 (Course::Going, effects)
             }
             (Stage::Open, Some(candidate)) => {
-                let prove = vec![(candidate, Task::BeginTerm(self.term))];
+                let prove = vec![(candidate, Task::BeginTerm(self.term, self.origin))];
                 let effects = self.step(Stage::Prove, prove, STEP, now);
                 (Course::Going, effects)
             }
@@ -253,6 +284,8 @@ fn candidate(positions: &BTreeMap<usize, Position>, wanted: Option<usize>) -> Op
 /// MariaDB needs 1.1 to 2.1 s to stop receiving from a primary that hangs.
 const REVOKE: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(30);
+/// The packet path's clock is coarse.
+const MARGIN: Duration = Duration::from_millis(50);
 const STEP: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -328,10 +361,28 @@ mod tests {
                 (2, Task::BecomeSource),
                 (1, Task::Follow(2)),
                 (2, Task::OpenWrites),
-                (2, Task::BeginTerm(7)),
+                (2, Task::BeginTerm(7, Origin::Planned)),
                 (0, Task::CloseWrites),
             ]
         );
+    }
+
+    #[test]
+    fn nobody_is_opened_while_another_balancer_may_still_serve_the_lost_one() {
+        let start = Instant::now();
+        let (failover, effects) = Failover::begin(0, vec![1, 2], 7, 0, start);
+        let mut failover = failover.outliving(Some(Duration::from_secs(1)));
+        let has = |_| position("0-1-5", "0-1-5");
+        let revoked = Instant::now();
+        let mut step = answer(&mut failover, &effects, has);
+        while failover.phase() != "lapse" {
+            step = answer(&mut failover, &step.1.clone(), has);
+        }
+        assert_eq!(orders(&step.1), []);
+        let (_, early) = failover.advance(None, revoked + Duration::from_secs(1));
+        assert_eq!(orders(&early), []);
+        let (_, late) = failover.advance(None, Instant::now() + Duration::from_secs(2));
+        assert_eq!(orders(&late)[0].2, Task::OpenWrites);
     }
 
     #[test]

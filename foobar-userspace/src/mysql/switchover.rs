@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    observation::Origin,
     procedure::{Course, Orders, Procedure},
     task::{Effect, Position, Task},
 };
@@ -180,7 +181,7 @@ impl Procedure for Switchover {
             Stage::Attach => self.step(Stage::Open, vec![(to, Task::OpenWrites)], STEP, now),
             Stage::Open => self.step(
                 Stage::Prove,
-                vec![(to, Task::BeginTerm(self.term))],
+                vec![(to, Task::BeginTerm(self.term, Origin::Planned))],
                 STEP,
                 now,
             ),
@@ -315,6 +316,9 @@ mod tests {
 
     #[test]
     fn a_term_that_may_have_begun_is_not_written_beside() {
-        assert_eq!(abort_at(&Task::BeginTerm(3)), [(1, Task::CloseWrites)]);
+        assert_eq!(
+            abort_at(&Task::BeginTerm(3, Origin::Planned)),
+            [(1, Task::CloseWrites)]
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::gtid::GtidSet;
+use super::{gtid::GtidSet, observation::Origin};
 
 /// One step on one server. The statements are the dialects'; all run on the connection that holds the lease.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -28,7 +28,7 @@ pub enum Task {
     /// Take none any more.
     CloseWrites,
     /// Commit the row that begins a term; acknowledged like any other write.
-    BeginTerm(u64),
+    BeginTerm(u64, Origin),
     /// Stop waiting for acknowledgements.
     DisarmSource,
 }
@@ -44,7 +44,7 @@ impl fmt::Display for Task {
             Self::Follow(_) => formatter.write_str("follow the new source"),
             Self::OpenWrites => formatter.write_str("take writes"),
             Self::CloseWrites => formatter.write_str("take no writes"),
-            Self::BeginTerm(term) => write!(formatter, "begin term {term}"),
+            Self::BeginTerm(term, _) => write!(formatter, "begin term {term}"),
             Self::DisarmSource => formatter.write_str("disarm semi-sync as a source"),
         }
     }

@@ -33,7 +33,7 @@ impl Cluster {
                 Writer::Several(rivals) => rivals.iter().copied().map(name).collect(),
                 _ => Vec::new(),
             },
-            term: self.next_term_shown(),
+            term: self.highest_term(),
             armed: self.armed && self.memory.paused.is_none(),
             leads: self.leads,
             paused: self.memory.paused.clone(),
@@ -64,14 +64,6 @@ impl Cluster {
         }
     }
 
-    fn next_term_shown(&self) -> u64 {
-        crate::mysql::evidence::highest_term(
-            self.members
-                .iter()
-                .filter_map(|member| member.picture.as_ref()),
-        )
-    }
-
     /// What somebody should be woken for.
     fn alarms(&self, steering: &Steering) -> Vec<String> {
         let mut alarms = Vec::new();
@@ -100,9 +92,16 @@ impl Cluster {
         if self.limits.mode == Mode::Promote && !self.armed {
             alarms.push("`promote` is not armed: the preflight does not hold".to_owned());
         }
-        if self.limits.mode == Mode::Promote && !self.leads {
+        if self.limits.mode == Mode::Promote && !self.leads && self.limits.balancers == 1 {
             alarms
                 .push("this controller does not lead: it lacks the locks of a majority".to_owned());
+        }
+        if self.limits.lease.is_some() && self.steered_writer().is_some() && self.lease().is_none()
+        {
+            alarms.push(
+                "the writer address has no lease: no term names the primary, or no replica hears from it"
+                    .to_owned(),
+            );
         }
         for member in &self.members {
             if let Some(errant) = member.errant() {

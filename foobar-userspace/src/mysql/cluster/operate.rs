@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Cause, Cluster, Mode, Now, OnWriteStall, Operation, RejoinWish, member};
+use super::{Cause, Cluster, Mode, Now, OnWriteStall, Operation, Proof, RejoinWish, member};
 use crate::mysql::{
     evidence::{self, Writer},
     failover::Failover,
-    observation::ServerId,
+    observation::{Origin, ServerId},
     procedure::{Course, Procedure},
     rejoin::Rejoin,
     switchover::Switchover,
@@ -218,16 +218,21 @@ impl Cluster {
     }
 
     /// Never one that was given out before, though the checks may not show it yet.
-    fn next_term(&mut self) -> u64 {
+    pub(super) fn next_term(&mut self) -> u64 {
+        self.memory.last_term = self.highest_term().max(self.memory.last_term) + 1;
+        self.memory.last_term
+    }
+
+    /// That any member shows.
+    pub(super) fn highest_term(&self) -> u64 {
         let pictures = self
             .members
             .iter()
             .filter_map(|member| member.picture.as_ref());
-        self.memory.last_term = evidence::highest_term(pictures).max(self.memory.last_term) + 1;
-        self.memory.last_term
+        evidence::highest_term(pictures)
     }
 
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         operation: Operation,
         said: String,
@@ -243,6 +248,12 @@ impl Cluster {
         let term = self.next_term();
         let survivors = self.others(&[lost]);
         let (failover, effects) = Failover::begin(lost, survivors, term, self.orders, now.instant);
+        let failover = failover
+            .because(match cause {
+                Cause::Automatic => Origin::FailoverByItself,
+                Cause::Human => Origin::FailoverByHand,
+            })
+            .outliving(self.limits.lease);
         self.hindrance = None;
         let mut effects = self.begin(
             Operation::Failover(failover, cause),
@@ -273,6 +284,9 @@ impl Cluster {
     pub(super) fn consider(&mut self, now: Now) -> Vec<Effect> {
         if self.limits.mode != Mode::Promote || self.operation.is_some() || self.proved.is_some() {
             return Vec::new();
+        }
+        if let Some(effects) = self.consider_claim(now) {
+            return effects;
         }
         if let Some(effects) = self.consider_rejoin(now) {
             return effects;
@@ -354,6 +368,9 @@ impl Cluster {
                 member.host
             ));
         }
+        if self.is_half_promoted(other) || self.follows_half_promoted(other) {
+            return Ok(());
+        }
         if !member.replicates_from(server) {
             return Err(format!("{} is no replica of the lost primary", member.host));
         }
@@ -362,6 +379,25 @@ impl Cluster {
             return Err(format!("{} still hears from the primary", member.host));
         }
         Ok(())
+    }
+
+    /// Whether a failover that somebody began and did not end left it without a source, and closed.
+    fn is_half_promoted(&self, index: usize) -> bool {
+        let member = &self.members[index];
+        member.picture.as_ref().is_some_and(|picture| {
+            let term = picture.term.as_ref().map_or(0, |term| term.number);
+            picture.read_only
+                && picture.replication.is_none()
+                && term == self.highest_term()
+                && !self.is_fenced(&picture.server)
+        }) && member.errant().is_none()
+    }
+
+    fn follows_half_promoted(&self, index: usize) -> bool {
+        (0..self.members.len())
+            .filter(|other| *other != index && self.is_half_promoted(*other))
+            .filter_map(|other| self.members[other].picture.as_ref())
+            .any(|picture| self.members[index].replicates_from(&picture.server))
     }
 
     fn may_fail_over(&self, now: Now) -> Result<(), String> {
@@ -475,9 +511,14 @@ impl Cluster {
         if let Some(picture) = &self.members[member].picture {
             self.memory.unproved.remove(&picture.server.0);
         }
+        let proof = Proof {
+            member,
+            since: operation.procedure().orders().begun(),
+            until: now.instant + PROOF,
+        };
         let said = match operation {
             Operation::Failover(failover, cause) => {
-                self.proved = Some((member, now.instant + PROOF));
+                self.proved = Some(proof);
                 if let Some(lost) = failover.lost {
                     self.depose(lost, failover.term);
                     self.memory.failovers += 1;
@@ -493,11 +534,15 @@ impl Cluster {
                 format!("{host} is primary, term {}", failover.term)
             }
             Operation::Switchover(switchover) => {
-                self.proved = Some((member, now.instant + PROOF));
+                self.proved = Some(proof);
                 self.memory.switchovers += 1;
                 self.last_window = switchover.window(now.instant);
                 self.take_over(member);
                 format!("{host} is primary, term {}", switchover.term)
+            }
+            Operation::Claim(claim) => {
+                self.proved = Some(proof);
+                format!("{host} is primary, term {}", claim.term)
             }
             Operation::Rejoin(_) => {
                 if let Some(picture) = &self.members[member].picture {
@@ -538,7 +583,7 @@ impl Cluster {
                     "a failover was given up at {why}; look, then `foobar mysql resume`"
                 ));
             }
-            Operation::Switchover(_) => {}
+            Operation::Switchover(_) | Operation::Claim(_) => {}
             Operation::Rejoin(rejoin) => {
                 let member = &mut self.members[rejoin.member];
                 member.refused_rejoin = true;
@@ -558,6 +603,7 @@ impl Operation {
             Self::Failover(failover, _) => failover,
             Self::Switchover(switchover) => switchover,
             Self::Rejoin(rejoin) => rejoin,
+            Self::Claim(claim) => claim,
         }
     }
 
@@ -566,6 +612,7 @@ impl Operation {
             Self::Failover(failover, _) => failover,
             Self::Switchover(switchover) => switchover,
             Self::Rejoin(rejoin) => rejoin,
+            Self::Claim(claim) => claim,
         }
     }
 }
