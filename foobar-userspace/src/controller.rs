@@ -50,7 +50,7 @@ use self::{
     apply::{Desired, apply, apply_sets, set_backend, set_ring},
     balancing::Balancing,
     checks::{Checks, Observation},
-    clusters::{Clusters, Steered},
+    clusters::{Clusters, Lease, Steered},
     estate::{Estate, EstateError},
     facts::Facts,
     members::{Members, Now},
@@ -601,12 +601,40 @@ impl Controller {
     /// Leads a cluster's addresses to whom its roles say, and acknowledges it.
     fn follow_roles(&mut self, steered: &Steered) {
         let now = Instant::now();
+        let ends = |lease: &&Lease| lease.until.is_none();
+        if let Some(lease) = steered.lease.as_ref().filter(ends) {
+            self.renew(lease);
+        }
         let mut changed = false;
         for (endpoint, shares) in &steered.endpoints {
             changed |= self.balancing.impose(endpoint, shares, now);
         }
         if changed {
             self.bring_balancing();
+        }
+        if let Some(lease) = &steered.lease {
+            self.renew(lease);
+        }
+    }
+
+    /// Lets an address be served until then, where the packet path was brought to whom it shall lead to.
+    fn renew(&mut self, lease: &Lease) {
+        if !self.in_service || lease.until.is_some() && self.troubles.has("balancing") {
+            return;
+        }
+        let until = lease.until.map_or(0, clock::at);
+        let leased: Vec<u32> = self
+            .balancing
+            .vips()
+            .iter()
+            .filter(|(_, vip)| vip.service == lease.endpoint)
+            .map(|(id, _)| *id)
+            .collect();
+        for vip in leased {
+            match self.deployment.tables_mut().leases.set(vip, until) {
+                Ok(()) => self.troubles.clear("lease"),
+                Err(error) => self.troubles.grave("lease", chain(&error)),
+            }
         }
     }
 

@@ -32,20 +32,32 @@ pub fn start_replication(servers: &[&Host], processes: &Processes) -> Result<()>
     )?;
     sql(&primary.name, &(accounts() + &schema()))?;
     for replica in replicas {
-        sql(
-            &replica.name,
-            &format!(
-                "CHANGE REPLICATION SOURCE TO SOURCE_HOST='{}', SOURCE_USER='{}', SOURCE_PASSWORD='{}', \
-                 SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1, SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=86400, \
-                 SOURCE_HEARTBEAT_PERIOD=0.3; START REPLICA",
-                address(primary)?,
-                REPLICATION.0,
-                REPLICATION.1
-            ),
-        )?;
+        follow(&replica.name, &address(primary)?.to_string())?;
         wait_until(&replica.name, SHOP, "2")?;
     }
     sql(&primary.name, "SET GLOBAL rpl_semi_sync_source_enabled = 1").map(drop)
+}
+
+fn follow(replica: &str, primary: &str) -> Result<()> {
+    let text = format!(
+        "CHANGE REPLICATION SOURCE TO SOURCE_HOST='{primary}', SOURCE_USER='{}', SOURCE_PASSWORD='{}', \
+         SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1, SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=86400, \
+         SOURCE_HEARTBEAT_PERIOD=0.3; START REPLICA",
+        REPLICATION.0, REPLICATION.1
+    );
+    sql(replica, &text).map(drop)
+}
+
+/// From nothing: the primary still has all that ever was written.
+pub fn rebuild(server: &str, primary: &str, processes: &Processes) -> Result<()> {
+    processes.kill(&process(server))?;
+    let data = home(server).join("data");
+    fs::remove_dir_all(&data)?;
+    template::copy(&datadir()?, &data)?;
+    spawn(server, processes)?;
+    wait_for(server)?;
+    follow(server, &format!("10.0.0.{}", server_id(primary)))?;
+    wait_until(server, SHOP, "2")
 }
 
 pub fn start_group(servers: &[&Host], processes: &Processes) -> Result<()> {
@@ -223,7 +235,7 @@ innodb_redo_log_capacity = 8M
 innodb_use_native_aio = 0
 key_buffer_size = 1M
 table_open_cache = 200
-max_connections = 151
+max_connections = 1200
 performance_schema_max_table_instances = 200
 performance_schema_max_thread_instances = 200
 performance_schema_events_statements_history_long_size = 10
