@@ -29,6 +29,7 @@ use foobar::{
 };
 use foobar_ebpf::abi::{self, Backend, MemberV4, SetInfo};
 use foobar_lab::{
+    databases::Databases,
     ledger,
     nemesis::Nemesis,
     trials::{self, Plan},
@@ -68,8 +69,11 @@ enum Command {
     Mysql {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
-        #[arg(long, default_value_t = 17)]
+        #[arg(long, default_value_t = 18)]
         trials: usize,
+        /// `mariadb`, or `mysql` for MySQL 9.7.
+        #[arg(long, value_enum, default_value_t)]
+        databases: Databases,
         /// Only these, in turn; all by default.
         #[arg(long, value_enum)]
         nemesis: Vec<Nemesis>,
@@ -122,6 +126,7 @@ fn run() -> Result<()> {
         Command::Mysql {
             output,
             trials,
+            databases,
             nemesis,
             idle,
             switchovers,
@@ -129,6 +134,7 @@ fn run() -> Result<()> {
             soak,
         } => {
             let plan = Plan {
+                databases,
                 trials,
                 only: nemesis,
                 idle,
