@@ -26,6 +26,7 @@ pub mod secret;
 mod status;
 mod successor;
 mod tellers;
+mod trial;
 mod upstreams;
 
 use std::{
@@ -49,7 +50,7 @@ use self::{
     apply::{Desired, apply, apply_sets, set_backend, set_ring},
     balancing::Balancing,
     checks::{Checks, Observation},
-    clusters::{Clusters, Steered},
+    clusters::{Clusters, Lease, Steered},
     estate::{Estate, EstateError},
     facts::Facts,
     members::{Members, Now},
@@ -60,6 +61,7 @@ use self::{
     secret::SecretError,
     status::Troubles,
     successor::{Outcome, Succession, end_proxy, raised},
+    trial::Trial,
 };
 use crate::{
     admin::{
@@ -67,14 +69,14 @@ use crate::{
         api::{Apply, Refusal, Response},
     },
     balancer::Ring,
-    config::{self, Diagnostics, LogTo},
+    config::{self, Diagnostics},
     kernel::{
         Deployment, HashKeys, KernelError, Mapped, NodeLock, Origin, PROXY_TALLY, Table, Tables,
         clock,
     },
     labels::Labels,
     proxy::{
-        Report,
+        AccessTap, Report,
         material::{Material, TicketBook},
         sockets::{BindError, Sockets},
         tls::Severity,
@@ -282,6 +284,7 @@ struct Controller {
     monitoring: Monitoring,
     /// When files that changed are read.
     settling: Option<Instant>,
+    trial: Option<Trial>,
     succession: Option<Succession>,
     door: Option<Door>,
     lock: NodeLock,
@@ -318,10 +321,7 @@ impl Controller {
         let words = u32::try_from(WORDS).unwrap_or(u32::MAX);
         let words = task::block_in_place(|| Mapped::adopt(&options.node, PROXY_TALLY, words))?;
         let tally = Tally::new(Arc::new(words));
-        // Nothing is noted of a request where nobody wants it.
-        let is_logged = draft.config.log.access.file.to != LogTo::Nowhere;
         let (access, records) = mpsc::channel(ACCESS_RECORDS);
-        let access = is_logged.then_some(access);
         let (mut proxying, proxy) = Proxying::new(
             &options.node,
             &directory,
@@ -329,8 +329,9 @@ impl Controller {
             inherited.tickets,
             inherited.sockets,
             tally,
-            access,
+            AccessTap::new(access),
         );
+        proxying.note_requests(&draft.config.log.access);
         let proxy_draft = proxying
             .draft(&draft.config, draft.sites.clone())
             .map_err(|flaws| diagnostics(&draft.config, flaws))?;
@@ -404,6 +405,7 @@ impl Controller {
             router,
             troubles,
             settling: None,
+            trial: None,
             succession: None,
             door,
             lock,
@@ -599,12 +601,40 @@ impl Controller {
     /// Leads a cluster's addresses to whom its roles say, and acknowledges it.
     fn follow_roles(&mut self, steered: &Steered) {
         let now = Instant::now();
+        let ends = |lease: &&Lease| lease.until.is_none();
+        if let Some(lease) = steered.lease.as_ref().filter(ends) {
+            self.renew(lease);
+        }
         let mut changed = false;
         for (endpoint, shares) in &steered.endpoints {
             changed |= self.balancing.impose(endpoint, shares, now);
         }
         if changed {
             self.bring_balancing();
+        }
+        if let Some(lease) = &steered.lease {
+            self.renew(lease);
+        }
+    }
+
+    /// Lets an address be served until then, where the packet path was brought to whom it shall lead to.
+    fn renew(&mut self, lease: &Lease) {
+        if !self.in_service || lease.until.is_some() && self.troubles.has("balancing") {
+            return;
+        }
+        let until = lease.until.map_or(0, clock::at);
+        let leased: Vec<u32> = self
+            .balancing
+            .vips()
+            .iter()
+            .filter(|(_, vip)| vip.service == lease.endpoint)
+            .map(|(id, _)| *id)
+            .collect();
+        for vip in leased {
+            match self.deployment.tables_mut().leases.set(vip, until) {
+                Ok(()) => self.troubles.clear("lease"),
+                Err(error) => self.troubles.grave("lease", chain(&error)),
+            }
         }
     }
 
@@ -738,6 +768,7 @@ impl Controller {
             self.keep_memory();
         }
         self.tend_proxy(now);
+        self.end_trial(now);
         match hops::take_wanted(self.deployment.tables_mut()) {
             Ok(wanted) => self.want(wanted, now),
             Err(error) => tracing::warn!("{}", chain(&error)),

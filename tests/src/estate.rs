@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::atomic::{AtomicBool, Ordering},
@@ -15,7 +16,7 @@ use std::{
 
 use foobar::admin::api::Maps;
 
-use crate::{Lab, Options, databases::Databases, in_namespace};
+use crate::{Lab, Options, databases::Databases, disks::Disks, in_namespace};
 
 pub const SERVICE: &str = "http://203.0.113.10:8080";
 pub const SERVICE6: &str = "http://[2001:db8::10]:8080";
@@ -30,6 +31,11 @@ pub struct Estate {
 
 impl Estate {
     pub fn up() -> Self {
+        Self::up_with(Databases::default(), Disks::Shared)
+    }
+
+    /// With another set-up of databases, or on other disks.
+    pub fn up_with(databases: Databases, disks: Disks) -> Self {
         let lock = crate::lock().expect("the lab is free");
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let foobar = env::var_os("FOOBAR_BIN")
@@ -38,14 +44,26 @@ impl Estate {
         let options = Options {
             config: root.join("config/foobar.toml"),
             foobar: Some(foobar.clone()),
-            databases: Databases::default(),
+            databases,
         };
-        let lab = Lab::up(&options, &mut |_| {}).unwrap_or_else(|error| panic!("{error:#}"));
+        let lab =
+            Lab::up_on(disks, &options, &mut |_| {}).unwrap_or_else(|error| panic!("{error:#}"));
         Self {
             lab,
             foobar,
             _lock: lock,
         }
+    }
+
+    /// With such databases; where they cannot be had, nothing, and the run counts the test as skipped.
+    pub fn up_if_possible(test: &str, databases: Databases) -> Option<Self> {
+        if let Some(why) = databases.missing() {
+            // Past the harness, which keeps what tests that do not fail print to itself.
+            let line = format!("\nskipped: {test}: {}\n", why.replace('\n', " "));
+            let _ = io::stderr().write_all(line.as_bytes());
+            return None;
+        }
+        Some(Self::up_with(databases, Disks::Shared))
     }
 
     /// One request from the internet; the server that answered.

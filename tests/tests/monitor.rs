@@ -4,6 +4,8 @@
 mod browser;
 #[path = "monitor/collectors.rs"]
 mod collectors;
+#[path = "monitor/punctual.rs"]
+mod punctual;
 
 use std::{
     collections::BTreeSet,
@@ -24,6 +26,7 @@ use self::{
 };
 
 const SERVICE: &str = "http://203.0.113.10:8080";
+const CONTROLLER_LOG: &str = "/run/foobar-lab/processes/foobar-lb1.log";
 
 /// The lab with more in its configuration; taken down at the end of a test however it ends.
 struct Estate {
@@ -514,7 +517,7 @@ fn alerts_reach_webhook_alertmanager_and_program_and_end_by_themselves() {
         audit.contains("\"user\":\"root\"") && audit.contains("\"request\":\"alert-test\""),
         "{audit}"
     );
-    let log = fs::read_to_string("/run/foobar-lab/foobar-lb1.log").unwrap_or_default();
+    let log = fs::read_to_string(CONTROLLER_LOG).expect("the controller's log");
     assert!(!log.contains("s3cret"), "a URL is a secret");
 }
 
@@ -599,7 +602,7 @@ fn sumo_logic_gets_what_it_can_read_and_an_outage_loses_nothing() {
         .expect("several");
     assert!(longest < 3_000, "no gap over the outage: {longest} ms");
     assert!(sumo.complaints().is_empty(), "{:?}", sumo.complaints());
-    let log = fs::read_to_string("/run/foobar-lab/foobar-lb1.log").unwrap_or_default();
+    let log = fs::read_to_string(CONTROLLER_LOG).expect("the controller's log");
     assert!(!log.contains("s3cret"), "the URL is a password");
 }
 

@@ -1,11 +1,16 @@
 //! `foobar stats`: counters as tables, part by part.
 
+mod mysql;
+mod tls;
+mod total;
+
 use comfy_table::Cell;
 use foobar::admin::api::{
     BackendCounters, BackendState, Count, RequestCount, Snapshot, TrafficCount,
 };
 use foobar_ebpf::verdict::Reason;
 
+pub use self::total::Total;
 use super::{
     arguments::{Output, Part},
     output::{self, Columns, number, short_rate, short_total, text},
@@ -20,10 +25,16 @@ pub fn narrow(snapshot: &mut Snapshot, part: Option<Part>, filter: Option<&str>)
     }
     snapshot
         .sites
-        .retain(|site| wants(&[Part::Services, Part::Backends]) && holds(&site.name));
+        .retain(|site| wants(&[Part::Services, Part::Backends, Part::Tls]) && holds(&site.name));
     snapshot
         .door
-        .retain(|_, _| wants(&[Part::Services]) && holds(DOOR));
+        .retain(|_, _| wants(&[Part::Services, Part::Tls]) && holds(DOOR));
+    snapshot
+        .certificates
+        .retain(|line| wants(&[Part::Tls]) && holds(&line.service));
+    snapshot
+        .clusters
+        .retain(|cluster| wants(&[Part::Mysql]) && holds(&cluster.name));
     if !wants(&[Part::Rules]) {
         snapshot.rules.clear();
     }
@@ -71,6 +82,8 @@ pub fn tables(snapshot: &Snapshot, part: Option<Part>, output: Output) -> String
         Some(Part::Backends) => vec![backends(snapshot, output)],
         Some(Part::Rules) => vec![rules(snapshot)],
         Some(Part::Drops) => vec![drops_table(snapshot)],
+        Some(Part::Tls) => vec![tls::table(snapshot)],
+        Some(Part::Mysql) => vec![mysql::table(snapshot)],
         Some(Part::Interfaces) => vec![interfaces(snapshot)],
         Some(Part::Maps) => vec![maps(snapshot)],
     };

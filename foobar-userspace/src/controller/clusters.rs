@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use tokio::{
@@ -26,6 +27,14 @@ use crate::{
 pub struct Steered {
     /// `mysql.app.write`, and what each member gets there.
     pub endpoints: Vec<(String, Vec<Share>)>,
+    pub lease: Option<Lease>,
+}
+
+/// Until when an address may be served; `None`: not at all.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Lease {
+    pub endpoint: String,
+    pub until: Option<Instant>,
 }
 
 /// A member by host and port, and what it gets.

@@ -25,7 +25,7 @@ use crate::{
     config::{self, Config, Diagnostics},
     probe::{self, Secrecy},
     proxy::{
-        AccessRecord, BackendTls, Memory, Report, Shared, Site, SiteBackend, Sites,
+        AccessTap, BackendTls, Memory, Report, Shared, Site, SiteBackend, Sites,
         admission::Admission,
         crew::{Crew, Standing},
         material::{Material, TicketBook},
@@ -88,7 +88,7 @@ impl Proxying {
         tickets: TicketBook,
         sockets: Sockets,
         tally: Tally,
-        access: Option<mpsc::Sender<AccessRecord>>,
+        access: AccessTap,
     ) -> (Self, ProxyInbox) {
         let secrecy: Arc<ArcSwap<HashMap<u32, Secrecy>>> = Arc::default();
         let known = secrecy.clone();
@@ -114,7 +114,7 @@ impl Proxying {
             shared: Shared {
                 tally,
                 reports,
-                access,
+                access: Some(access),
                 memory: Memory::new(getrandom::u64().unwrap_or_default()),
             },
             sockets: Some(sockets),
@@ -130,6 +130,15 @@ impl Proxying {
             acme,
         };
         (proxying, inbox)
+    }
+
+    /// Whether requests are noted from now on.
+    pub fn note_requests(&self, log: &config::AccessLog) {
+        match &self.shared.access {
+            Some(access) if log.file.to == config::LogTo::Nowhere => access.close(),
+            Some(access) => access.open(),
+            None => {}
+        }
     }
 
     /// Reads what a configuration names; changes nothing that serves.

@@ -202,16 +202,18 @@ impl Upstreams {
             return false;
         }
         let label = label(service, backend);
+        let mut words = label.split(' ');
+        let (service, backend) = (words.next(), words.next());
         match health.observed() {
             Observed::Up => {
-                tracing::info!(backend = label, "up");
+                tracing::info!(service, backend, "up");
                 if before == Observed::Down {
                     self.since.insert(id, now);
                 }
             }
             _ => {
                 let reason = health.detail().unwrap_or_default();
-                tracing::warn!(backend = label, reason, "down");
+                tracing::warn!(service, backend, reason, "down");
             }
         }
         true

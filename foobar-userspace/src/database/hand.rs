@@ -128,7 +128,8 @@ impl Hand {
     async fn carry_out(&mut self, order: Order) -> Report {
         let until = Instant::now() + order.within;
         let (task, member) = (order.task, self.member);
-        if !self.held {
+        // A member that has just come back is asked before its lock was due to be taken again.
+        if !self.held && !self.hold().await.unwrap_or(false) {
             return Report::Failed("its lock is not held".to_owned());
         }
         let done = match self.make {

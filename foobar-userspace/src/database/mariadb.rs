@@ -14,7 +14,7 @@ use super::{
 };
 use crate::mysql::{
     Failure, GtidSet, Picture, ServerId,
-    observation::{GaleraView, Make, Replication, SemiSync, Survey, Term},
+    observation::{GaleraView, Make, Origin, Replication, SemiSync, Survey, Term},
     preflight,
     task::{Position, Task},
 };
@@ -108,7 +108,7 @@ pub async fn own_rows(
 ) -> Result<(Option<Term>, Option<u64>), Failure> {
     let sql = format!(
         "SELECT (SELECT MAX(term) FROM foobar.term), (SELECT server FROM foobar.term ORDER BY term DESC LIMIT 1), \
-         (SELECT at FROM foobar.heartbeat WHERE node = {})",
+         (SELECT who FROM foobar.term ORDER BY term DESC LIMIT 1), (SELECT at FROM foobar.heartbeat WHERE node = {})",
         quoted(node)
     );
     let rows = match talk.rows(&sql, until).await {
@@ -122,8 +122,9 @@ pub async fn own_rows(
     let term = text(row, 0).parse().ok().map(|number| Term {
         number,
         server: ServerId(text(row, 1)),
+        origin: Origin::read(&text(row, 2)),
     });
-    Ok((term, text(row, 2).parse().ok()))
+    Ok((term, text(row, 3).parse().ok()))
 }
 
 pub async fn survey(talk: &mut Talk, until: Instant) -> Result<Survey, Failure> {
@@ -164,7 +165,11 @@ pub async fn perform(
 ) -> Result<Position, Failure> {
     match task {
         Task::Inspect => {}
-        Task::StopReceiving => say(talk, &["STOP SLAVE IO_THREAD"], until).await?,
+        // One that a failover before this one left without a source receives nothing.
+        Task::StopReceiving if is_replica(talk, until).await? => {
+            say(talk, &["STOP SLAVE IO_THREAD"], until).await?;
+        }
+        Task::StopReceiving => {}
         Task::StartReceiving => say(talk, &["START SLAVE IO_THREAD"], until).await?,
         Task::Apply(set) => apply(talk, set, until).await?,
         Task::BecomeSource => {
@@ -192,10 +197,10 @@ pub async fn perform(
             )
             .await?;
         }
-        Task::BeginTerm(term) => {
+        Task::BeginTerm(term, origin) => {
             let sql = format!(
                 "INSERT INTO foobar.term (term, server, who) VALUES ({term}, @@server_id, {})",
-                quoted(&stage.who)
+                quoted(&origin.noted(&stage.who))
             );
             say(talk, &[&sql], until).await?;
         }
@@ -209,6 +214,11 @@ pub async fn perform(
         }
     }
     position(talk, until).await
+}
+
+async fn is_replica(talk: &mut Talk, until: Instant) -> Result<bool, Failure> {
+    let channels = talk.rows_here("SHOW ALL SLAVES STATUS", until).await?;
+    Ok(!channels.is_empty())
 }
 
 async fn position(talk: &mut Talk, until: Instant) -> Result<Position, Failure> {
@@ -241,10 +251,7 @@ async fn apply(talk: &mut Talk, set: &GtidSet, until: Instant) -> Result<(), Fai
         return Ok(());
     }
     // A server that is nobody's replica waits for ever: what it has, it has.
-    let is_replica = !talk
-        .rows_here("SHOW ALL SLAVES STATUS", until)
-        .await?
-        .is_empty();
+    let is_replica = is_replica(talk, until).await?;
     if !is_replica {
         return Ok(());
     }
@@ -270,10 +277,7 @@ async fn follow(
         .members
         .get(member)
         .ok_or_else(|| Failure::Ours("no such member".to_owned()))?;
-    let is_replica = !talk
-        .rows_here("SHOW ALL SLAVES STATUS", until)
-        .await?
-        .is_empty();
+    let is_replica = is_replica(talk, until).await?;
     let change = format!(
         "CHANGE MASTER TO MASTER_HOST = {}, MASTER_PORT = {}, MASTER_USER = {}, MASTER_PASSWORD = {}, \
          MASTER_USE_GTID = slave_pos, MASTER_HEARTBEAT_PERIOD = 0.3, MASTER_CONNECT_RETRY = 1",

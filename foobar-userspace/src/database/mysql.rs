@@ -136,7 +136,11 @@ pub async fn perform(
 ) -> Result<Position, Failure> {
     match task {
         Task::Inspect => {}
-        Task::StopReceiving => say(talk, &["STOP REPLICA IO_THREAD"], until).await?,
+        // One that a failover before this one left without a source receives nothing.
+        Task::StopReceiving if is_replica(talk, until).await? => {
+            say(talk, &["STOP REPLICA IO_THREAD"], until).await?;
+        }
+        Task::StopReceiving => {}
         Task::StartReceiving => say(talk, &["START REPLICA IO_THREAD"], until).await?,
         Task::Apply(set) => apply(talk, set, until).await?,
         Task::BecomeSource => {
@@ -165,10 +169,10 @@ pub async fn perform(
             ];
             say(talk, &steps, until).await?;
         }
-        Task::BeginTerm(term) => {
+        Task::BeginTerm(term, origin) => {
             let sql = format!(
                 "INSERT INTO foobar.term (term, server, who) VALUES ({term}, @@server_uuid, {})",
-                quoted(&stage.who)
+                quoted(&origin.noted(&stage.who))
             );
             say(talk, &[&sql], until).await?;
         }
@@ -182,6 +186,11 @@ pub async fn perform(
         }
     }
     position(talk, until).await
+}
+
+async fn is_replica(talk: &mut Talk, until: Instant) -> Result<bool, Failure> {
+    let channels = talk.rows_here("SHOW REPLICA STATUS", until).await?;
+    Ok(!channels.is_empty())
 }
 
 async fn position(talk: &mut Talk, until: Instant) -> Result<Position, Failure> {
@@ -221,10 +230,7 @@ async fn follow(
         .members
         .get(member)
         .ok_or_else(|| Failure::Ours("no such member".to_owned()))?;
-    let was_replica = !talk
-        .rows_here("SHOW REPLICA STATUS", until)
-        .await?
-        .is_empty();
+    let was_replica = is_replica(talk, until).await?;
     let change = format!(
         "CHANGE REPLICATION SOURCE TO SOURCE_HOST = {}, SOURCE_PORT = {}, SOURCE_USER = {}, SOURCE_PASSWORD = {}, \
          SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 86400, \

@@ -10,7 +10,7 @@ use tokio::{
 use super::{Endpoint, Talk, mariadb, mysql};
 use crate::mysql::{
     Failure, Observation, Picture,
-    observation::{Make, Survey},
+    observation::{Look, Make, Survey},
 };
 
 /// What came of a check.
@@ -19,7 +19,7 @@ pub enum Seen {
     Checked {
         member: usize,
         observation: Observation,
-        took: Duration,
+        look: Look,
     },
     Surveyed {
         member: usize,
@@ -54,12 +54,15 @@ pub async fn watch(
                 Observation::Failed(failure)
             }
         };
-        let took = begun.elapsed();
+        let look = Look {
+            begun: begun.into_std(),
+            took: begun.elapsed(),
+        };
         if seen
             .send(Seen::Checked {
                 member,
                 observation,
-                took,
+                look,
             })
             .await
             .is_err()

@@ -16,8 +16,8 @@ use std::{
 
 use futures::FutureExt as _;
 use tokio::{
+    runtime::{Builder, LocalOptions},
     sync::{mpsc, watch},
-    task::LocalSet,
     time::{self, Instant},
 };
 
@@ -261,9 +261,9 @@ fn work(
     admission: &Arc<Admission>,
     shared: Shared,
 ) {
-    let runtime = match tokio::runtime::Builder::new_current_thread()
+    let runtime = match Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
     {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -273,7 +273,7 @@ fn work(
     };
     let tally = shared.tally.clone();
     let reports = shared.reports.clone();
-    LocalSet::new().block_on(&runtime, async move {
+    runtime.block_on(async move {
         let post = Rc::new(Post {
             worker: Worker::new(standing.sites, shared),
             doorway: RefCell::new(standing.doorway),

@@ -171,7 +171,7 @@ impl Origin {
         if service.backend_protocol == HttpVersion::Http2 {
             parts = Some(over_http2::request(request, &self.forwarded));
         } else {
-            head = worker.take_head();
+            head = worker.spares.take();
             write_request(request, &self.forwarded, &mut head);
         }
         Asked {

@@ -17,8 +17,8 @@ use tokio::{
 };
 
 use super::{
-    AccessRecord, HttpVersion, Memory, Peer, Report, Shared, Site, SiteBackend, Sites, TlsFacts,
-    Worker,
+    AccessRecord, AccessTap, HttpVersion, Memory, Peer, Report, Shared, Site, SiteBackend, Sites,
+    TlsFacts, Worker,
 };
 use crate::{
     balancer::Availability,
@@ -130,6 +130,8 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let (report, reports) = mpsc::channel(100);
         let (access, records) = mpsc::channel(100);
+        let access = AccessTap::new(access);
+        access.open();
         let tally = Tally::private();
         let shared = Shared {
             tally: tally.clone(),

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{AccessRecord, Site};
+use super::{AccessTap, Site};
 use crate::{
     config::{BlastRadius, Jail, RequestRate},
     stable,
@@ -32,8 +32,8 @@ pub struct Shared {
     pub tally: Tally,
     /// Where the controller hears of what happens; when it is full, reports are lost.
     pub reports: mpsc::Sender<Report>,
-    /// The access log, if one is kept; when it is full, records are lost.
-    pub access: Option<mpsc::Sender<AccessRecord>>,
+    /// The access log, where there may be one.
+    pub access: Option<AccessTap>,
     pub memory: Arc<Memory>,
 }
 

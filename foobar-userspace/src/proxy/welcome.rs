@@ -202,7 +202,8 @@ async fn encrypted(
             post.tally.add(*id, cell, 1);
         }
     };
-    match timeout(left(), start.into_stream(front.config.clone())).await {
+    let terms = front.terms(start.client_hello().cipher_suites()).clone();
+    match timeout(left(), start.into_stream(terms)).await {
         Err(_) => {
             count(SiteCell::HandshakesFailed);
             Err(Turned::TimedOut)

@@ -10,7 +10,7 @@ use std::{
 
 use slab::Slab;
 
-use super::{Shared, Sites, bench::Bench, buffers::Buffers, watch::Watch};
+use super::{Shared, Sites, bench::Bench, buffers::Buffers, spares::Spares, watch::Watch};
 use crate::steering::random::Random;
 
 /// One thread's share of the proxy; lives on that thread alone.
@@ -26,8 +26,8 @@ pub struct Worker {
     requests: RefCell<Rc<Buffers>>,
     /// For answers.
     pub(super) answers: Rc<Buffers>,
-    /// Emptied vectors for heads.
-    heads: RefCell<Vec<Vec<u8>>>,
+    /// For heads, and for what is gathered.
+    pub(super) spares: Rc<Spares>,
     /// Timers that somebody had before: to move one costs nothing, to make one does.
     watches: RefCell<Vec<Watch>>,
 }
@@ -53,7 +53,7 @@ impl Worker {
             random: RefCell::new(Random::new(seed)),
             requests: RefCell::new(Buffers::new(largest_head(&sites))),
             answers: Buffers::new(ANSWER_BUFFER),
-            heads: RefCell::default(),
+            spares: Rc::default(),
             watches: RefCell::default(),
         })
     }
@@ -111,11 +111,6 @@ impl Worker {
         Rc::clone(&self.requests.borrow())
     }
 
-    /// An empty vector, which probably has room already.
-    pub(super) fn take_head(&self) -> Vec<u8> {
-        self.heads.borrow_mut().pop().unwrap_or_default()
-    }
-
     pub(super) fn take_watch(&self, deadline: Instant) -> Watch {
         let Some(watch) = self.watches.borrow_mut().pop() else {
             return Watch::new(deadline);
@@ -128,14 +123,6 @@ impl Worker {
         let mut watches = self.watches.borrow_mut();
         if watches.len() < MOST_WATCHES {
             watches.push(watch);
-        }
-    }
-
-    pub(super) fn give_head(&self, mut head: Vec<u8>) {
-        let mut heads = self.heads.borrow_mut();
-        if head.capacity() <= MOST_HEAD && heads.len() < MOST_HEADS {
-            head.clear();
-            heads.push(head);
         }
     }
 }
@@ -209,6 +196,4 @@ fn largest_head(sites: &Sites) -> usize {
 
 /// An answer of 64 KB and its head in one read.
 const ANSWER_BUFFER: usize = 80 * 1024;
-const MOST_HEADS: usize = 64;
 const MOST_WATCHES: usize = 1024;
-const MOST_HEAD: usize = 64 * 1024;

@@ -2,7 +2,10 @@
 
 use super::{
     cases::{Case, comes, returned, rewritten, sent_on},
-    estate::{BACKEND_MACS, KNOWN_PORT, LAPSED, ORPHAN, PRIMARY, PRIMARY6, WRITER, WRITER6},
+    estate::{
+        BACKEND_MACS, KNOWN_PORT, LAPSED, LAPSED_PRIMARY, LEASED, LEASED_PRIMARY, ORPHAN, PRIMARY,
+        PRIMARY6, WRITER, WRITER6,
+    },
     frames::{ACK, SYN, SYN_ACK, Sketch, What, reset},
 };
 
@@ -21,6 +24,7 @@ pub fn cases() -> Vec<Case> {
         cases.extend(cases_of(client, writer, primary));
     }
     cases.extend(nobody_to_take_it());
+    cases.extend(leases());
     cases
 }
 
@@ -106,4 +110,36 @@ fn nobody_to_take_it() -> Vec<Case> {
         sent_on(name, sketch.frame(), "refused", leaves)
     })
     .into()
+}
+
+/// What stands ends with the lease, though its backend lives, and no sooner.
+fn leases() -> Vec<Case> {
+    let client = format!("{CLIENT}:{KNOWN_PORT}");
+    let request = |vip| Sketch::new(&client, vip, ACK);
+    let answer = |primary| Sketch::new(primary, &client, ACK);
+    vec![
+        sent_on(
+            "a segment within a lease goes on",
+            request(LEASED).frame(),
+            "forwarded",
+            rewritten(request(LEASED), LEASED_PRIMARY, BACKEND_MACS),
+        ),
+        sent_on(
+            "an answer within a lease comes back",
+            answer(LEASED_PRIMARY).frame(),
+            "returned",
+            returned(answer(LEASED_PRIMARY), LEASED),
+        ),
+        sent_on(
+            "a segment is answered with a RST once the lease has lapsed",
+            request(LAPSED).frame(),
+            "reset",
+            reset(request(LAPSED), ACKNOWLEDGED, None),
+        ),
+        comes(
+            "an answer is cut off once the lease has lapsed",
+            answer(LAPSED_PRIMARY).frame(),
+            "cut-off",
+        ),
+    ]
 }

@@ -15,7 +15,7 @@ use tokio::{
     time,
 };
 
-use super::{Shared, Steered, journal::Journal};
+use super::{Lease, Shared, Steered, journal::Journal};
 use crate::{
     admin::api::{ClusterStatus, MysqlCommand, Refusal, Response},
     balancer::Availability,
@@ -45,7 +45,7 @@ pub struct Conductor {
     steered: mpsc::Sender<Steered>,
     status: Shared,
     /// What the packet path was told last.
-    told: Option<Steering>,
+    told: Option<(Steering, Option<Instant>)>,
     kept: Memory,
     hands: Vec<mpsc::Sender<Order>>,
     locks: Vec<bool>,
@@ -238,8 +238,8 @@ impl Conductor {
             Seen::Checked {
                 member,
                 observation,
-                took,
-            } => self.cluster.observe(member, observation, took, now()),
+                look,
+            } => self.cluster.observe(member, observation, look, now()),
             Seen::Surveyed { member, survey } => {
                 self.cluster.surveyed(member, survey, now());
                 Vec::new()
@@ -369,7 +369,11 @@ impl Conductor {
             return;
         }
         let steering = self.cluster.steering();
-        if self.told.as_ref() == Some(&steering) {
+        let lease = self.cluster.lease();
+        let is_known = |(told, until): &(Steering, Option<Instant>)| {
+            *told == steering && !is_worth_telling(*until, lease)
+        };
+        if self.told.as_ref().is_some_and(is_known) {
             return;
         }
         let shares = |readable: &[Readable]| {
@@ -395,9 +399,17 @@ impl Conductor {
                 shares(&steering.reads),
             ),
         ];
+        let leased = self.service.lease.map(|_| Lease {
+            endpoint: self.service.endpoint(EndpointRole::Write),
+            until: lease,
+        });
+        let steered = Steered {
+            endpoints,
+            lease: leased,
+        };
         // Nobody listens any more when the controller ends.
-        let _ = self.steered.send(Steered { endpoints }).await;
-        self.told = Some(steering);
+        let _ = self.steered.send(steered).await;
+        self.told = Some((steering, lease));
     }
 
     fn conclude(&mut self) {
@@ -410,16 +422,26 @@ impl Conductor {
     }
 
     fn tell_status(&self) {
-        let addresses =
-            |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect();
+        let addresses = |addresses: &[SocketAddr]| -> Vec<String> {
+            addresses.iter().map(ToString::to_string).collect()
+        };
+        let here = self.service.balancer(&self.node);
         let mut status = ClusterStatus {
             name: format!("mysql.{}", self.service.name),
-            write: addresses(&self.service.write),
-            read: addresses(&self.service.read),
+            write: here.map_or_else(Vec::new, |here| addresses(&here.write)),
+            read: here.map_or_else(Vec::new, |here| addresses(&here.read)),
             ..self.cluster.status()
         };
         status.alarms.extend(self.trouble.clone());
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
+
+/// A lease that came or went, or that lasts longer by enough.
+fn is_worth_telling(told: Option<Instant>, now: Option<Instant>) -> bool {
+    match (told, now) {
+        (Some(told), Some(now)) => now.saturating_duration_since(told) >= RENEWAL,
+        (told, now) => told != now,
     }
 }
 
@@ -471,6 +493,8 @@ fn limits(service: &MysqlService, node: &str) -> Limits {
         on_write_stall: service.on_write_stall,
         rejoin: service.rejoin,
         cool_down: service.cool_down,
+        lease: service.lease,
+        balancers: service.balancers.len(),
         who: node.to_owned(),
     }
 }
@@ -483,6 +507,8 @@ fn now() -> Now {
 }
 
 const TICK: Duration = Duration::from_millis(25);
+/// What a lease must gain to be renewed.
+const RENEWAL: Duration = Duration::from_millis(50);
 const STATUS: Duration = Duration::from_millis(200);
 /// How long until a secret that was missing is looked for again.
 const SECRETS_AGAIN: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Cluster, Member, Mode, Steering};
+use super::{Cluster, Member, Mode, Operation, Steering};
 use crate::mysql::{
     evidence::Writer,
     lag::Readable,
@@ -33,14 +33,15 @@ impl Cluster {
                 Writer::Several(rivals) => rivals.iter().copied().map(name).collect(),
                 _ => Vec::new(),
             },
-            term: self.next_term_shown(),
+            term: self.highest_term(),
             armed: self.armed && self.memory.paused.is_none(),
             leads: self.leads,
             paused: self.memory.paused.clone(),
             operation: self
                 .operation
                 .as_ref()
-                .map(|operation| format!("{}: {}", operation.name(), operation.phase())),
+                .map(Operation::procedure)
+                .map(|procedure| format!("{}: {}", procedure.name(), procedure.phase())),
             alarms: self.alarms(&steering),
             lacks: self
                 .lacks
@@ -61,14 +62,6 @@ impl Cluster {
             last_window_milliseconds: self.last_window.map(|window| window.as_secs_f64() * 1e3),
             ..ClusterStatus::default()
         }
-    }
-
-    fn next_term_shown(&self) -> u64 {
-        crate::mysql::evidence::highest_term(
-            self.members
-                .iter()
-                .filter_map(|member| member.picture.as_ref()),
-        )
     }
 
     /// What somebody should be woken for.
@@ -99,9 +92,16 @@ impl Cluster {
         if self.limits.mode == Mode::Promote && !self.armed {
             alarms.push("`promote` is not armed: the preflight does not hold".to_owned());
         }
-        if self.limits.mode == Mode::Promote && !self.leads {
+        if self.limits.mode == Mode::Promote && !self.leads && self.limits.balancers == 1 {
             alarms
                 .push("this controller does not lead: it lacks the locks of a majority".to_owned());
+        }
+        if self.limits.lease.is_some() && self.steered_writer().is_some() && self.lease().is_none()
+        {
+            alarms.push(
+                "the writer address has no lease: no term names the primary, or no replica hears from it"
+                    .to_owned(),
+            );
         }
         for member in &self.members {
             if let Some(errant) = member.errant() {
