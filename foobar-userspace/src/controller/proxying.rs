@@ -203,7 +203,17 @@ impl Proxying {
         self.secrecy.store(Arc::new(self.secrets()));
         self.checks.aim(self.upstreams.aims());
         self.tell();
+        self.resize();
         self.order();
+    }
+
+    /// As many workers as the configuration says, without a restart.
+    fn resize(&mut self) {
+        let (workers, patience) = (workers(&self.config), self.config.drain);
+        let Some(crew) = &mut self.crew else { return };
+        if let Err(error) = crew.resize(workers, patience) {
+            tracing::error!("the proxy keeps {} workers: {}", crew.size(), chain(&error));
+        }
     }
 
     /// What ACME brought for these sites until now.
@@ -583,7 +593,8 @@ impl Proxying {
             let wanted = workers(&self.config);
             if wanted != crew.size() {
                 remarks.push(Remark::note(format!(
-                    "the proxy runs {} workers; {wanted} of them is for the next start",
+                    "the proxy runs {} workers, not the {wanted} that are configured: its endpoints could not be bound \
+                     once more, as the log says; reload again",
                     crew.size()
                 )));
             }

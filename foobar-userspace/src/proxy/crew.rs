@@ -41,6 +41,8 @@ pub struct Standing {
 pub struct Crew {
     sockets: Sockets,
     workers: Vec<Hand>,
+    /// Threads that are one too many, until their last connection ends.
+    leaving: Vec<JoinHandle<()>>,
     admission: Arc<Admission>,
     shared: Shared,
     standing: Standing,
@@ -84,6 +86,7 @@ impl Crew {
         let mut crew = Self {
             sockets,
             workers: Vec::new(),
+            leaving: Vec::new(),
             admission,
             shared,
             standing,
@@ -92,10 +95,42 @@ impl Crew {
             let hand = crew.hire(index);
             crew.workers.push(hand);
         }
-        for index in 0..crew.workers.len() {
-            crew.assign(index, crew.standing.endpoints.keys().copied().collect());
-        }
+        crew.share_out();
         Ok(crew)
+    }
+
+    /// Has so many workers from now on. Sockets are never closed, they change hands, so that nobody who waits in one is
+    /// lost; a worker too many ends with its last connection, at the latest after `patience`.
+    ///
+    /// # Errors
+    /// An endpoint cannot be bound once more; all stays as it was.
+    pub fn resize(&mut self, workers: usize, patience: Duration) -> Result<(), BindError> {
+        let workers = workers.max(1);
+        if workers == self.workers.len() {
+            return Ok(());
+        }
+        let endpoints = self.standing.endpoints.keys().copied().collect();
+        self.sockets.bind(&endpoints, workers)?;
+        for index in self.workers.len()..workers {
+            let hand = self.hire(index);
+            self.workers.push(hand);
+        }
+        let leaving = self.workers.split_off(workers);
+        self.share_out();
+        for Hand { orders, thread } in leaving {
+            // One that died meanwhile has left already.
+            let _ = orders.send(Order::Leave);
+            let _ = orders.send(Order::Drain(patience));
+            self.leaving.push(thread);
+        }
+        Ok(())
+    }
+
+    /// Gives every worker its part of all sockets, whatever it had before.
+    fn share_out(&self) {
+        for index in 0..self.workers.len() {
+            self.assign(index, self.standing.endpoints.keys().copied().collect());
+        }
     }
 
     fn hire(&self, index: usize) -> Hand {
@@ -183,6 +218,7 @@ impl Crew {
 
     /// Hires again who died; how many.
     pub fn look_after(&mut self) -> usize {
+        self.leaving.retain(|thread| !thread.is_finished());
         let dead: Vec<usize> = self
             .workers
             .iter()
@@ -244,7 +280,8 @@ impl Crew {
         for index in 0..self.workers.len() {
             self.tell(index, Order::Drain(patience));
         }
-        let threads: Vec<_> = self.workers.into_iter().map(|hand| hand.thread).collect();
+        let workers = self.workers.into_iter().map(|hand| hand.thread);
+        let threads: Vec<_> = workers.chain(self.leaving).collect();
         let ended = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 // What it died of was told.
@@ -448,7 +485,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::Proxy,
+        config::{Proxy, RequestRate},
         proxy::{Memory, samples},
         tally::Tally,
     };
@@ -466,8 +503,19 @@ mod tests {
         start == *b"HTTP/1.1"
     }
 
-    #[tokio::test]
-    async fn a_worker_that_dies_is_hired_again_and_who_came_meanwhile_is_served() {
+    /// One client may do all that a test does.
+    fn unbounded() -> Proxy {
+        Proxy {
+            handshakes_per_client: RequestRate {
+                requests: 100_000,
+                period: Duration::from_secs(1),
+                burst: 100_000,
+            },
+            ..Proxy::default()
+        }
+    }
+
+    fn crew() -> (Crew, SocketAddr) {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = free.local_addr().unwrap();
         drop(free);
@@ -484,8 +532,14 @@ mod tests {
             sites: Arc::new(samples::sites(vec![service])),
             endpoints: [(endpoint, Purpose::Redirect)].into(),
         };
-        let admission = Admission::new(&Proxy::default(), shared.tally.clone());
-        let mut crew = Crew::start(1, Sockets::default(), standing, admission, shared).unwrap();
+        let admission = Admission::new(&unbounded(), shared.tally.clone());
+        let crew = Crew::start(1, Sockets::default(), standing, admission, shared).unwrap();
+        (crew, endpoint)
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_dies_is_hired_again_and_who_came_meanwhile_is_served() {
+        let (mut crew, endpoint) = crew();
         assert!(is_answered(begin(endpoint).await).await);
         assert_eq!(crew.look_after(), 0);
         crew.tell(0, Order::Die);
@@ -496,6 +550,22 @@ mod tests {
         assert_eq!(crew.look_after(), 1);
         assert!(is_answered(waiting).await);
         assert_eq!(crew.admission().faults(), 1);
+        crew.drain(Duration::from_millis(100)).await;
+    }
+
+    #[tokio::test]
+    async fn workers_come_and_go_and_no_connection_is_lost() {
+        let (mut crew, endpoint) = crew();
+        for workers in [3, 2, 4, 1, 1, 2] {
+            let waiting = futures::future::join_all((0..20).map(|_| begin(endpoint))).await;
+            crew.resize(workers, Duration::from_secs(1)).unwrap();
+            let came_after = futures::future::join_all((0..20).map(|_| begin(endpoint))).await;
+            for stream in waiting.into_iter().chain(came_after) {
+                assert!(is_answered(stream).await);
+            }
+            assert_eq!(crew.size(), workers);
+            assert_eq!(crew.look_after(), 0);
+        }
         crew.drain(Duration::from_millis(100)).await;
     }
 
