@@ -46,7 +46,7 @@ impl Worker {
         let now = Instant::now();
         let seed = shared.memory.seed();
         Rc::new(Self {
-            table: RefCell::new(Rc::new(Table::new(&sites, None, now))),
+            table: RefCell::new(Rc::new(Table::new(&sites, None, &shared, now))),
             shared,
             seats: RefCell::default(),
             is_draining: Cell::new(false),
@@ -60,7 +60,7 @@ impl Worker {
 
     /// Serves by `sites` from the next request on. Requests on their way end by what they began with.
     pub fn adopt(&self, sites: Arc<Sites>) {
-        let table = Table::new(&sites, Some(&self.table()), Instant::now());
+        let table = Table::new(&sites, Some(&self.table()), &self.shared, Instant::now());
         let largest = largest_head(&sites);
         if self.requests.borrow().size() != largest {
             self.requests.replace(Buffers::new(largest));
@@ -165,13 +165,19 @@ impl Drop for Seat {
 }
 
 impl Table {
-    fn new(sites: &Arc<Sites>, before: Option<&Self>, now: Instant) -> Self {
+    fn new(sites: &Arc<Sites>, before: Option<&Self>, shared: &Shared, now: Instant) -> Self {
         let benches = sites.all().iter().map(|site| {
             let before = before.and_then(|before| {
                 let mut benches = before.benches.iter();
                 benches.find(|bench| bench.site.name == site.name)
             });
-            Rc::new(Bench::new(site, before.map(|bench| &**bench), now))
+            let standing = shared.memory.standing(site, now);
+            Rc::new(Bench::new(
+                site,
+                before.map(|bench| &**bench),
+                standing,
+                now,
+            ))
         });
         Self {
             benches: benches.collect(),
