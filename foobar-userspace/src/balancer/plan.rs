@@ -1,5 +1,7 @@
 //! From the configuration's services to the tables of vips, backends and ways back.
 
+mod guard;
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
@@ -122,6 +124,7 @@ pub fn plan(config: &Config, node: &str, labels: &mut Labels) -> Result<Plan, Pl
         }
         plan.add_vip(service, *vip, id, ids, label);
     }
+    guard::add(&mut plan, config, node, labels)?;
     Ok(plan)
 }
 

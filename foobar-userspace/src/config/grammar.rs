@@ -801,6 +801,11 @@ static MYSQL_SERVICE: Table = Table {
             "How long one look at the servers lets the packet path serve the writer address: a balancer that hangs or is cut off serves nobody after that. 1s with several balancers, and a failover then waits as long; `never` (default) with one, whose packet path goes on without its controller.",
         ),
         key(
+            "guard",
+            Kind::Word(&DURATION),
+            "With it each member's own node closes the member's ports to all but the members and the balancers, once for so long no beat of a balancer was acknowledged there: a deposed primary is closed also to clients that go past the balancers. At least three times `probe-every`.",
+        ),
+        key(
             "hook",
             Kind::Word(&FILE),
             "A program that is told what happens to roles: it gets the event, the cluster and the member as arguments, and is never waited for.",

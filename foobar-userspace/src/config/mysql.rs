@@ -22,6 +22,8 @@ pub struct MysqlService {
     pub cool_down: Duration,
     /// How long the writer address is served on the strength of one look; none: until the controller says otherwise.
     pub lease: Option<Duration>,
+    /// How long after the last acknowledged beat the members' own nodes let clients in; none: always.
+    pub guard: Option<Duration>,
     /// A program told of what happens to roles.
     pub hook: Option<PathBuf>,
     pub place: Place,
@@ -31,6 +33,8 @@ pub struct MysqlService {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MysqlBalancer {
     pub node: String,
+    /// Where it speaks with the members from.
+    pub addresses: Addresses,
     /// At most one address of each family.
     pub write: Vec<SocketAddr>,
     pub read: Vec<SocketAddr>,
@@ -119,6 +123,19 @@ impl MysqlService {
     #[must_use]
     pub fn balancer(&self, node: &str) -> Option<&MysqlBalancer> {
         self.balancers.iter().find(|balancer| balancer.node == node)
+    }
+
+    /// The member that a node guards, if it runs on one.
+    #[must_use]
+    pub fn guarded(&self, node: &str) -> Option<&MysqlMember> {
+        self.guard?;
+        self.members.iter().find(|member| member.host == node)
+    }
+
+    /// What a guarded member's endpoints are called among the services.
+    #[must_use]
+    pub fn guard_name(&self) -> String {
+        format!("mysql.{}.guard", self.name)
     }
 
     /// Its two addresses on a node as the balancer takes them; who of the members gets what, their roles say.

@@ -10,12 +10,12 @@ use tokio::time::{self, Instant};
 use super::{
     Talk,
     hand::Stage,
+    survey::{Questions, survey_of},
     talk::{is_on, named, quoted, seconds_until, text},
 };
 use crate::mysql::{
     Failure, GtidSet, Picture, ServerId,
     observation::{GaleraView, Make, Origin, Replication, SemiSync, Survey, Term},
-    preflight,
     task::{Position, Task},
 };
 
@@ -128,33 +128,7 @@ pub async fn own_rows(
 }
 
 pub async fn survey(talk: &mut Talk, until: Instant) -> Result<Survey, Failure> {
-    survey_of(talk, Make::Mariadb, until).await
-}
-
-/// Settings and counters; both makes tell them in the same words.
-pub async fn survey_of(talk: &mut Talk, make: Make, until: Instant) -> Result<Survey, Failure> {
-    let mut survey = Survey::default();
-    let wanted: Vec<_> = preflight::settings(make).map(quoted).collect();
-    let variables = format!(
-        "SHOW GLOBAL VARIABLES WHERE Variable_name IN ({})",
-        wanted.join(", ")
-    );
-    for row in talk.rows(&variables, until).await? {
-        survey
-            .settings
-            .insert(text(&row, 0).to_ascii_lowercase(), text(&row, 1));
-    }
-    for row in talk.rows(COUNTERS, until).await? {
-        if let Ok(count) = text(&row, 1).parse() {
-            survey
-                .counters
-                .insert(text(&row, 0).to_ascii_lowercase(), count);
-        }
-    }
-    let tables = talk.rows(TABLES, until).await?;
-    let tables = tables.first().map(|row| text(row, 0)).unwrap_or_default();
-    survey.settings.insert(preflight::TABLES.to_owned(), tables);
-    Ok(survey)
+    survey_of(talk, &QUESTIONS, until).await
 }
 
 pub async fn perform(
@@ -355,7 +329,12 @@ const STATUS: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Rpl_semi_sync_
     'Rpl_semi_sync_master_clients', 'wsrep_cluster_status', 'wsrep_local_state', 'wsrep_ready', \
     'wsrep_cluster_state_uuid', 'wsrep_cluster_size')";
 const CLIENTS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_master_clients'";
-const COUNTERS: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Com_select', 'Com_insert', 'Com_update', \
-    'Com_delete', 'Com_replace', 'Com_commit', 'Threads_connected', 'Threads_running', 'Uptime')";
-const TABLES: &str = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'foobar' \
-    AND TABLE_NAME IN ('heartbeat', 'term')";
+const QUESTIONS: Questions = Questions {
+    make: Make::Mariadb,
+    at_start: "SELECT CASE WHEN GLOBAL_VALUE_ORIGIN = 'SQL' THEN 'unknown' WHEN GLOBAL_VALUE = 'ON' THEN 'read-only' \
+        ELSE 'writable' END FROM information_schema.SYSTEM_VARIABLES WHERE VARIABLE_NAME = 'READ_ONLY'",
+    heartbeat: "SHOW ALL SLAVES STATUS",
+    heartbeat_column: "Slave_heartbeat_period",
+    unbound: "SELECT DISTINCT GRANTEE FROM information_schema.USER_PRIVILEGES \
+        WHERE PRIVILEGE_TYPE IN ('SUPER', 'READ_ONLY ADMIN', 'READ ONLY ADMIN') AND GRANTEE NOT LIKE '%@_localhost_'",
+};

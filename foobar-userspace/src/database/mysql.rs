@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::{
     Talk,
     hand::Stage,
-    mariadb::{own_rows, say, survey_of, wait_for_replica},
+    mariadb::{own_rows, say, wait_for_replica},
+    survey::{Questions, survey_of},
     talk::{is_on, named, quoted, seconds_until, text},
 };
 use crate::mysql::{
@@ -125,7 +126,7 @@ async fn replication(
 }
 
 pub async fn survey(talk: &mut Talk, until: Instant) -> Result<Survey, Failure> {
-    survey_of(talk, Make::Mysql, until).await
+    survey_of(talk, &QUESTIONS, until).await
 }
 
 pub async fn perform(
@@ -278,3 +279,15 @@ const GROUP: &str =
 const HEARTBEATS: &str = "SELECT COUNT_RECEIVED_HEARTBEATS FROM performance_schema.replication_connection_status \
     WHERE CHANNEL_NAME = ''";
 const CLIENTS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_source_clients'";
+const QUESTIONS: Questions = Questions {
+    make: Make::Mysql,
+    at_start: "SELECT CASE WHEN EXISTS (SELECT 1 FROM performance_schema.persisted_variables \
+        WHERE VARIABLE_NAME = 'super_read_only' AND VARIABLE_VALUE = 'ON') THEN 'read-only' \
+        WHEN VARIABLE_SOURCE = 'DYNAMIC' THEN 'unknown' WHEN @@super_read_only THEN 'read-only' ELSE 'writable' END \
+        FROM performance_schema.variables_info WHERE VARIABLE_NAME = 'super_read_only'",
+    heartbeat: "SELECT HEARTBEAT_INTERVAL FROM performance_schema.replication_connection_configuration \
+        WHERE CHANNEL_NAME = '' AND HOST <> ''",
+    heartbeat_column: "HEARTBEAT_INTERVAL",
+    unbound: "SELECT DISTINCT GRANTEE FROM information_schema.USER_PRIVILEGES \
+        WHERE PRIVILEGE_TYPE IN ('SUPER', 'CONNECTION_ADMIN') AND GRANTEE NOT LIKE '%@_localhost_'",
+};

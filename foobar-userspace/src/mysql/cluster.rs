@@ -46,6 +46,8 @@ pub struct Limits {
     pub lease: Option<Duration>,
     /// How many serve the cluster, of whom one leads.
     pub balancers: usize,
+    /// Users of foobar itself.
+    pub own: Vec<String>,
     /// Whose terms these are.
     pub who: String,
 }
@@ -109,6 +111,7 @@ pub struct Cluster {
     /// Of every member something was known before the last look.
     knew_all: bool,
     lacks: Vec<Lack>,
+    hints: Vec<Lack>,
     /// The preflight held when all was well last.
     armed: bool,
     /// Why a failover that is due does not take place.
@@ -167,6 +170,7 @@ impl Cluster {
             leads: false,
             knew_all: false,
             lacks: Vec::new(),
+            hints: Vec::new(),
             armed: false,
             hindrance: None,
             role_changes: 0,
@@ -582,7 +586,8 @@ impl Cluster {
                 is_primary: index == writer,
             })
             .collect();
-        self.lacks = preflight::for_promotion(&candidates);
+        self.lacks = preflight::for_promotion(&candidates, &self.limits.own);
+        self.hints = preflight::hints(&candidates);
         self.armed = self.limits.mode == Mode::Promote && self.lacks.is_empty();
     }
 }

@@ -211,6 +211,10 @@ pub struct Survey {
     /// By the name that the server gives it, in lower case.
     pub settings: BTreeMap<String, String>,
     pub counters: BTreeMap<String, u64>,
+    /// How far its clock is ahead of this node's, in microseconds.
+    pub ahead: Option<i64>,
+    /// Accounts that write past `read_only`, those for its own machine apart; none where the monitor cannot see.
+    pub unbound: Option<Vec<String>>,
 }
 
 impl Survey {

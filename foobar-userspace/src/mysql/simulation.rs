@@ -221,6 +221,19 @@ fn a_follower_finishes_the_failover_of_a_leader_that_died_in_the_middle() {
 }
 
 #[test]
+fn who_leads_gets_the_locks_of_all_even_when_they_were_torn() {
+    let mut world = pair();
+    world.servers[2].lock = Some(1);
+    world.run(5);
+    let locks = |world: &World| [0, 1, 2].map(|member| world.servers[member].lock);
+    assert_eq!(locks(&world), [Some(0); 3]);
+    world.servers[2].lock = Some(1);
+    world.happen(&Event::Kill(0));
+    world.run(80);
+    assert_eq!(world.writer(0), Some(1), "one lock each was no majority");
+}
+
+#[test]
 fn a_failover_of_one_balancer_is_one_of_the_other_too() {
     let mut world = pair();
     world.happen(&Event::Kill(0));

@@ -93,6 +93,8 @@ enum Command {
     /// The writer of `mysql`, in the namespace where it is started.
     #[command(hide = true)]
     Write {
+        #[arg(long, default_value_t = ledger::WRITER)]
+        at: std::net::SocketAddr,
         #[arg(long)]
         writers: u32,
         #[arg(long)]
@@ -150,7 +152,7 @@ fn run() -> Result<()> {
             report.verdict()
         }
         Command::Proxy(options) => proxy::run(options),
-        Command::Write { writers, idle } => ledger::write(writers, idle),
+        Command::Write { at, writers, idle } => ledger::write(at, writers, idle),
     }
 }
 

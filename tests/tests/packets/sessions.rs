@@ -3,8 +3,8 @@
 use super::{
     cases::{Case, comes, returned, rewritten, sent_on},
     estate::{
-        BACKEND_MACS, KNOWN_PORT, LAPSED, LAPSED_PRIMARY, LEASED, LEASED_PRIMARY, ORPHAN, PRIMARY,
-        PRIMARY6, WRITER, WRITER6,
+        BACKEND_MACS, CLOSED, CLOSED6, KNOWN_PORT, LAPSED, LAPSED_PRIMARY, LEASED, LEASED_PRIMARY,
+        OPEN, ORPHAN, PEER, PRIMARY, PRIMARY6, WRITER, WRITER6,
     },
     frames::{ACK, SYN, SYN_ACK, Sketch, What, reset},
 };
@@ -25,6 +25,7 @@ pub fn cases() -> Vec<Case> {
     }
     cases.extend(nobody_to_take_it());
     cases.extend(leases());
+    cases.extend(guards());
     cases
 }
 
@@ -142,4 +143,46 @@ fn leases() -> Vec<Case> {
             "cut-off",
         ),
     ]
+}
+
+/// Servers of this host: closed to clients once nobody vouches for them, never to their peers.
+fn guards() -> Vec<Case> {
+    let client = format!("{CLIENT}:51000");
+    let client6 = format!("{CLIENT6}:51000");
+    let peer = format!("{PEER}:51000");
+    let mut cases = Vec::new();
+    for (source, endpoint, name) in [
+        (
+            &client,
+            OPEN,
+            "a guarded server is open while it is vouched for",
+        ),
+        (
+            &peer,
+            CLOSED,
+            "a guarded server is never closed to its peers",
+        ),
+    ] {
+        for what in [SYN, ACK] {
+            let frame = Sketch::new(source, endpoint, what).frame();
+            cases.push(comes(name, frame, "rule-allow"));
+        }
+    }
+    for (client, closed) in [(&client, CLOSED), (&client6, CLOSED6)] {
+        let syn = Sketch::new(client, closed, SYN);
+        cases.push(sent_on(
+            "a guarded server that nobody vouches for refuses clients",
+            syn.frame(),
+            "refused",
+            reset(syn, 0, Some(AFTER_SYN)),
+        ));
+        let segment = Sketch::new(client, closed, ACK);
+        cases.push(sent_on(
+            "a guarded server that nobody vouches for loses its clients",
+            segment.frame(),
+            "reset",
+            reset(segment, ACKNOWLEDGED, None),
+        ));
+    }
+    cases
 }

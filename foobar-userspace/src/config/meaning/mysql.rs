@@ -26,7 +26,7 @@ pub(super) fn read(
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut services: BTreeMap<String, MysqlService> = BTreeMap::new();
     for (name, entry) in section(root, "mysql") {
-        let Some(service) = service(name, entry, folder, hosts, problems) else {
+        let Some(service) = service(name, entry, root, folder, hosts, problems) else {
             continue;
         };
         taken(&service, entry, l4, &services, problems);
@@ -38,6 +38,7 @@ pub(super) fn read(
 fn service(
     name: Name<'_>,
     entry: Entry<'_>,
+    root: Entry<'_>,
     folder: &Path,
     hosts: &Hosts,
     problems: &mut Problems,
@@ -50,6 +51,7 @@ fn service(
     let service = MysqlService {
         name: name.text.to_owned(),
         lease: lease(entry, balancers.len(), problems),
+        guard: read_word(entry, "guard").map(|Period(guard)| guard),
         balancers,
         members,
         check,
@@ -78,6 +80,7 @@ fn service(
     };
     if !problems.touch(&entry.extent()) {
         promotion(&service, entry, problems);
+        guard(&service, entry, root, problems);
         balanced(&service, entry, problems);
     }
     Some(service)
@@ -98,9 +101,11 @@ fn balancers(entry: Entry<'_>, hosts: &Hosts, problems: &mut Problems) -> Vec<My
             );
             continue;
         }
-        nodes.extend(hosts.get(node).filter(|_| !hosts.doubtful(node)));
+        let host = hosts.get(node).filter(|_| !hosts.doubtful(node));
+        nodes.extend(host);
         balancers.push(MysqlBalancer {
             node: node.to_owned(),
+            addresses: host.map(|host| host.private.clone()).unwrap_or_default(),
             write: Vec::new(),
             read: Vec::new(),
         });
@@ -356,6 +361,34 @@ fn promotion(service: &MysqlService, entry: Entry<'_>, problems: &mut Problems) 
         problems.report(
             Problem::new(written.span(), "`mode = \"promote\"` needs the write probe")
                 .help("it tells lag, and a disk that hangs: take `probe = \"never\"` out"),
+        );
+    }
+}
+
+/// A member is guarded by its own node, and by beats that come often enough.
+fn guard(service: &MysqlService, entry: Entry<'_>, root: Entry<'_>, problems: &mut Problems) {
+    let (Some(written), Some(guard)) = (entry.at("guard"), service.guard) else {
+        return;
+    };
+    let nodes = section(root, "nodes");
+    for member in &service.members {
+        if !nodes.iter().any(|(name, _)| name.text == member.host) {
+            problems.report(
+                Problem::new(written.span(), format!("nobody guards `{}`", member.host)).help(
+                    format!("run foobar there and name its interface under `[nodes]`: `{} = {{ lan = {{ dev = \"eth0\" }} }}`", member.host),
+                ),
+            );
+            return;
+        }
+    }
+    let least = service.check.probe.map(|every| every * 3);
+    if least.is_none_or(|least| guard < least) {
+        problems.report(
+            Problem::new(
+                written.span(),
+                "`guard` is shorter than three beats of the write probe",
+            )
+            .help("write `guard = \"3s\"`, with a `probe-every` of a second at most"),
         );
     }
 }

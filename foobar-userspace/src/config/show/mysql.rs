@@ -86,6 +86,12 @@ pub(super) fn service(service: &MysqlService) -> String {
             humantime::format_duration(lease).to_string()
         }),
     ));
+    if let Some(guard) = service.guard {
+        lines.push(word(
+            "guard",
+            &humantime::format_duration(guard).to_string(),
+        ));
+    }
     if let Some(hook) = &service.hook {
         lines.push(format!("hook = {}", quoted(&hook.to_string_lossy())));
     }

@@ -19,12 +19,13 @@ use super::{Lease, Shared, Steered, journal::Journal};
 use crate::{
     admin::api::{ClusterStatus, MysqlCommand, Refusal, Response},
     balancer::Availability,
-    config::{Account, EndpointRole, MysqlMember, MysqlMode, MysqlService},
+    config::{Account, EndpointRole, MysqlCheck, MysqlMember, MysqlMode, MysqlService},
     database::{Beat, Endpoint, Hand, Heard, Peer, Seen, Stage, probe, watch as look},
     mysql::{
         Cluster, Limits, Steering,
         cluster::{Command, Memory, Now},
         lag::{LagLimits, Readable},
+        leadership::Leadership,
         task::{Effect, Order},
     },
 };
@@ -48,7 +49,9 @@ pub struct Conductor {
     told: Option<(Steering, Option<Instant>)>,
     kept: Memory,
     hands: Vec<mpsc::Sender<Order>>,
-    locks: Vec<bool>,
+    leadership: Leadership,
+    /// To let go of the locks, and take none.
+    yields: watch::Sender<bool>,
     target: watch::Sender<Option<usize>>,
     /// Who waits for the end of what is under way.
     waiting: Option<oneshot::Sender<Result<Response, Refusal>>>,
@@ -85,13 +88,19 @@ impl Conductor {
             .iter()
             .map(|member| (member.host.clone(), member.port.get()))
             .collect();
+        let rank = service
+            .balancers
+            .iter()
+            .position(|balancer| balancer.node == node)
+            .unwrap_or(0);
         let incumbent = names.iter().position(|name| writers.contains(name));
         let mut cluster = Cluster::new(limits(&service, &node), names, memory.clone());
         if let Some(incumbent) = incumbent {
             cluster.take_up(incumbent);
         }
         Self {
-            locks: vec![false; service.members.len()],
+            leadership: Leadership::new(service.members.len(), rank),
+            yields: watch::Sender::new(false),
             service,
             node,
             cluster,
@@ -135,6 +144,9 @@ impl Conductor {
                 else => return,
             };
             self.take(effects);
+            let yields = self.leadership.yields(Instant::now());
+            self.yields
+                .send_if_modified(|known| std::mem::replace(known, yields) != yields);
             self.steer().await;
             self.conclude();
             if Instant::now() >= next_status {
@@ -197,7 +209,7 @@ impl Conductor {
             for (member, endpoint) in self.endpoints(admin)?.into_iter().enumerate() {
                 let (orders, given) = mpsc::channel(16);
                 let hand = Hand::new(member, endpoint, &self.service.name, stage.clone());
-                tasks.spawn(hand.run(given, sender.clone()));
+                tasks.spawn(hand.run(given, self.yields.subscribe(), sender.clone()));
                 hands.push(orders);
             }
             self.hands = hands;
@@ -213,23 +225,13 @@ impl Conductor {
 
     fn endpoints(&self, account: &Account) -> Result<Vec<Endpoint>, String> {
         let check = &self.service.check;
-        let password = secret(account)?;
         let port = check
             .admin_port
             .map_or(Port::Service, |port| Port::Admin(port.get()));
         self.service
             .members
             .iter()
-            .map(|member| {
-                let address = address(member, port)
-                    .ok_or_else(|| format!("{} has no private address", member.host))?;
-                Ok(Endpoint {
-                    address,
-                    user: account.user.clone(),
-                    password: password.clone(),
-                    ca: check.ca.clone(),
-                })
-            })
+            .map(|member| endpoint(check, account, member, port))
             .collect()
     }
 
@@ -250,14 +252,9 @@ impl Conductor {
     fn hear(&mut self, heard: Heard) -> Vec<Effect> {
         match heard {
             Heard::Report { number, report } => self.cluster.hear(number, report, now()),
-            Heard::Lock { member, held } => {
-                if let Some(lock) = self.locks.get_mut(member) {
-                    *lock = held;
-                }
-                // Of all members, never of those that answer.
-                let majority =
-                    self.locks.iter().filter(|held| **held).count() * 2 > self.locks.len();
-                self.cluster.lead(majority)
+            Heard::Lock { member, hold } => {
+                self.leadership.hear(member, hold);
+                self.cluster.lead(self.leadership.leads())
             }
         }
     }
@@ -453,8 +450,25 @@ fn answer(answer: oneshot::Sender<Result<Response, Refusal>>, outcome: Result<St
     });
 }
 
+/// Where a member is spoken with, and as whom.
+pub fn endpoint(
+    check: &MysqlCheck,
+    account: &Account,
+    member: &MysqlMember,
+    port: Port,
+) -> Result<Endpoint, String> {
+    let address =
+        address(member, port).ok_or_else(|| format!("{} has no private address", member.host))?;
+    Ok(Endpoint {
+        address,
+        user: account.user.clone(),
+        password: secret(account)?,
+        ca: check.ca.clone(),
+    })
+}
+
 #[derive(Clone, Copy)]
-enum Port {
+pub enum Port {
     Service,
     Admin(u16),
 }
@@ -495,6 +509,15 @@ fn limits(service: &MysqlService, node: &str) -> Limits {
         cool_down: service.cool_down,
         lease: service.lease,
         balancers: service.balancers.len(),
+        own: [
+            Some(&service.check.account),
+            service.admin.as_ref(),
+            service.replication.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|account| account.user.clone())
+        .collect(),
         who: node.to_owned(),
     }
 }

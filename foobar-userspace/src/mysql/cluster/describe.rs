@@ -43,15 +43,8 @@ impl Cluster {
                 .map(Operation::procedure)
                 .map(|procedure| format!("{}: {}", procedure.name(), procedure.phase())),
             alarms: self.alarms(&steering),
-            lacks: self
-                .lacks
-                .iter()
-                .map(|lack| LackStatus {
-                    member: lack.member.map(name),
-                    what: lack.what.clone(),
-                    cure: lack.cure.clone(),
-                })
-                .collect(),
+            lacks: self.told(&self.lacks),
+            hints: self.told(&self.hints),
             members: (0..self.members.len())
                 .map(|index| self.member_status(index, &steering))
                 .collect(),
@@ -62,6 +55,15 @@ impl Cluster {
             last_window_milliseconds: self.last_window.map(|window| window.as_secs_f64() * 1e3),
             ..ClusterStatus::default()
         }
+    }
+
+    fn told(&self, lacks: &[preflight::Lack]) -> Vec<LackStatus> {
+        let told = |lack: &preflight::Lack| LackStatus {
+            member: lack.member.map(|member| self.members[member].host.clone()),
+            what: lack.what.clone(),
+            cure: lack.cure.clone(),
+        };
+        lacks.iter().map(told).collect()
     }
 
     /// What somebody should be woken for.

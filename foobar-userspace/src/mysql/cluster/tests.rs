@@ -24,6 +24,7 @@ fn cluster(mode: Mode) -> Cluster {
         cool_down: Duration::from_secs(60),
         lease: None,
         balancers: 1,
+        own: Vec::new(),
         who: "test".to_owned(),
     };
     let names = (1..=3).map(|id| (format!("web{id}"), 3306)).collect();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::mysql::{
     cluster::{Cluster, Fallback, Limits, Memory, Mode, Now, OnWriteStall, RejoinWish},
     lag::{LagLimits, Readable},
+    leadership::Leadership,
     task::Order,
 };
 
@@ -22,6 +23,7 @@ pub struct Balancer {
     pub asleep: u32,
     pub slept: u32,
     pub path: Path,
+    pub leadership: Leadership,
     /// Failovers that it has made, as its memory counts them.
     pub failovers: u64,
 }
@@ -34,7 +36,7 @@ pub struct Path {
 }
 
 impl Balancer {
-    pub fn new(name: &str, lease: Option<Duration>) -> Self {
+    pub fn new(rank: usize, lease: Option<Duration>) -> Self {
         let limits = Limits {
             mode: Mode::Promote,
             every: STEP,
@@ -50,7 +52,8 @@ impl Balancer {
             cool_down: COOL_DOWN,
             lease,
             balancers: 2,
-            who: name.to_owned(),
+            own: Vec::new(),
+            who: format!("lb{}", rank + 1),
         };
         Self {
             cluster: cluster(&limits, Memory::default()),
@@ -61,6 +64,7 @@ impl Balancer {
             asleep: 0,
             slept: 0,
             path: Path::default(),
+            leadership: Leadership::new(3, rank),
             failovers: 0,
         }
     }

@@ -12,6 +12,7 @@ use super::{
 use crate::mysql::{
     cluster::{Command, Now},
     lag::Readable,
+    leadership::Hold,
     observation::{Failure, Look, Observation, ServerId, Survey, Term},
     preflight,
     task::{Effect, Order, Report, Task},
@@ -62,8 +63,8 @@ impl World {
     pub fn new(balancers: usize, lease: Option<Duration>) -> Self {
         Self {
             servers: (1..=3).map(Server::new).collect(),
-            balancers: (1..=balancers)
-                .map(|number| Balancer::new(&format!("lb{number}"), lease))
+            balancers: (0..balancers)
+                .map(|rank| Balancer::new(rank, lease))
                 .collect(),
             now: Now {
                 instant: Instant::now(),
@@ -137,12 +138,8 @@ impl World {
             let beat = Ok(self.now.micros);
             self.balancers[balancer].cluster.probed(member, beat);
         }
-        let held = self
-            .servers
-            .iter()
-            .filter(|server| server.lock == Some(balancer))
-            .count();
-        let effects = self.balancers[balancer].cluster.lead(held >= 2);
+        let own = &mut self.balancers[balancer];
+        let effects = own.cluster.lead(own.leadership.leads());
         self.take(balancer, effects);
         for order in std::mem::take(&mut self.balancers[balancer].pending) {
             let report = self.perform(balancer, &order);
@@ -163,15 +160,25 @@ impl World {
         own.asleep = own.asleep.saturating_sub(1);
         own.slept = if own.asleep > 0 { own.slept + 1 } else { 0 };
         let silent = own.barred || own.slept > 20;
+        let is_awake = own.is_awake();
+        let yields = is_awake && own.leadership.yields(self.now.instant);
         for member in 0..3 {
             let reaches = self.reaches(balancer, member) && !self.servers[member].refuses_login;
             let lock = &mut self.servers[member].lock;
             match *lock {
-                Some(holder) if holder == balancer && (silent || !reaches) => *lock = None,
-                None if reaches && !silent && self.balancers[balancer].is_awake() => {
-                    *lock = Some(balancer);
+                Some(holder) if holder == balancer && (silent || yields || !reaches) => {
+                    *lock = None
                 }
+                None if reaches && !silent && !yields && is_awake => *lock = Some(balancer),
                 _ => {}
+            }
+            if is_awake {
+                let hold = match *lock {
+                    Some(holder) if holder == balancer => Hold::Own,
+                    Some(_) if reaches => Hold::Another,
+                    _ => Hold::Nobody,
+                };
+                self.balancers[balancer].leadership.hear(member, hold);
             }
         }
     }
@@ -506,12 +513,13 @@ fn survey() -> Survey {
         ("rpl_semi_sync_master_wait_point", "AFTER_SYNC"),
         ("rpl_semi_sync_master_timeout", "3600000"),
         ("rpl_semi_sync_slave_kill_conn_timeout", "1"),
+        (preflight::AT_START, preflight::READ_ONLY),
         (preflight::TABLES, "2"),
     ];
     Survey {
         settings: good
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),
-        counters: BTreeMap::new(),
+        ..Survey::default()
     }
 }
