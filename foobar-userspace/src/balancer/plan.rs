@@ -1,6 +1,7 @@
 //! From the configuration's services to the tables of vips, backends and ways back.
 
 mod guard;
+mod shared;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,7 +11,7 @@ use std::{
 use foobar_ebpf::abi::{EndpointV4, EndpointV6, LabelKey, Return, Vip, checksum_words};
 
 use crate::{
-    config::{Backend, Check, Config, L4Service, OnLoss, Protocol, Tenure},
+    config::{Answers, Backend, Check, Config, L4Service, OnLoss, Protocol, Tenure},
     labels::{self, Full, Kind, Labels},
 };
 
@@ -124,6 +125,7 @@ pub fn plan(config: &Config, node: &str, labels: &mut Labels) -> Result<Plan, Pl
         }
         plan.add_vip(service, *vip, id, ids, label);
     }
+    shared::link(&mut plan, config, node);
     guard::add(&mut plan, config, node, labels)?;
     Ok(plan)
 }
@@ -189,6 +191,10 @@ impl Plan {
             SocketAddr::new(backend.address, backend.port),
             service.protocol,
         );
+        if service.answers == Answers::BySession {
+            self.add_second_return(service, endpoint, back);
+            return;
+        }
         if is_of_a_cluster(&service.name) && service.name.ends_with(".write") {
             match endpoint {
                 Endpoint::V4(key) => {
@@ -220,7 +226,7 @@ impl Plan {
             vip: id,
             sum: checksum_words(&words(address.ip()), address.port().to_be()),
             flags: flags(service),
-            zero: 0,
+            other: 0,
         };
         match endpoint(address, service.protocol) {
             Endpoint::V4(key) => self.vips_v4.insert(key, value),
@@ -251,10 +257,15 @@ const fn flags(service: &L4Service) -> u32 {
         OnLoss::Resteer => 0,
         OnLoss::Reset => Vip::SESSIONS | Vip::REFUSE,
     };
-    match service.tenure {
-        Tenure::ForEver => on_loss,
-        Tenure::Leased => on_loss | Vip::LEASED,
-    }
+    let tenure = match service.tenure {
+        Tenure::ForEver => 0,
+        Tenure::Leased => Vip::LEASED,
+    };
+    let answers = match service.answers {
+        Answers::ByEndpoint => 0,
+        Answers::BySession => Vip::SHARED,
+    };
+    on_loss | tenure | answers
 }
 
 enum Endpoint {

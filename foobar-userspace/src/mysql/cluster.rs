@@ -112,6 +112,8 @@ pub struct Cluster {
     knew_all: bool,
     lacks: Vec<Lack>,
     hints: Vec<Lack>,
+    /// With [`Fallback::Primary`], while reads go there; when a replica could be read from again.
+    falls_back: Option<Option<Instant>>,
     /// The preflight held when all was well last.
     armed: bool,
     /// Why a failover that is due does not take place.
@@ -171,6 +173,7 @@ impl Cluster {
             knew_all: false,
             lacks: Vec::new(),
             hints: Vec::new(),
+            falls_back: None,
             armed: false,
             hindrance: None,
             role_changes: 0,
@@ -330,6 +333,15 @@ impl Cluster {
                 _ => Readable::No,
             })
             .collect();
+        if self.limits.fallback == Fallback::Primary
+            && let Some(writer) = writes.iter().position(|writes| *writes != Readable::No)
+        {
+            // Who came by when there was no replica may stay.
+            reads[writer] = match (writes[writer], self.falls_back) {
+                (Readable::Yes, Some(_)) => Readable::Yes,
+                _ => Readable::KeepsOnly,
+            };
+        }
         let someone = reads.contains(&Readable::Yes);
         if !someone && self.limits.fallback == Fallback::LeastLagged {
             let keeping = (0..reads.len()).filter(|member| reads[*member] == Readable::KeepsOnly);
@@ -394,10 +406,24 @@ impl Cluster {
         self.memory.unproved.contains(&server.0)
     }
 
-    /// A server that was seen closed since may be opened by somebody else.
-    fn forgive_closed(&mut self) {
+    /// A server that was seen closed since may be opened by somebody else; one whose term another member has was proved by
+    /// it, whoever asked for it.
+    fn forgive(&mut self) {
         if self.operation.is_some() {
             return;
+        }
+        let highest = self.highest_term();
+        for picture in self
+            .members
+            .iter()
+            .filter_map(|member| member.picture.as_ref())
+        {
+            if let Some(term) = &picture.term
+                && term.number == highest
+                && term.server != picture.server
+            {
+                self.memory.unproved.remove(&term.server.0);
+            }
         }
         let seen_since = |taken| self.opened.is_none_or(|opened| taken > opened);
         for member in self
@@ -413,7 +439,7 @@ impl Cluster {
 
     /// Reads the evidence anew.
     fn judge(&mut self, now: Now) -> Vec<Effect> {
-        self.forgive_closed();
+        self.forgive();
         let heard: Vec<bool> = (0..self.members.len())
             .map(|index| self.is_heard(index))
             .collect();
@@ -446,6 +472,7 @@ impl Cluster {
         self.note_errant(now);
         self.note_contact(now);
         self.settle_proof(now);
+        self.settle_fallback(now);
         self.changed_writer(&before)
     }
 
@@ -509,6 +536,23 @@ impl Cluster {
         {
             self.proved = None;
         }
+    }
+
+    /// Reads go to the primary as soon as no replica takes them, and away when one has done so for a while.
+    fn settle_fallback(&mut self, now: Now) {
+        let replica = (0..self.members.len())
+            .filter(|member| Some(*member) != self.steered_writer())
+            .any(|member| self.readable(member) == Readable::Yes);
+        self.falls_back = match (self.falls_back, replica) {
+            (_, false) if self.knows_all() => Some(None),
+            (Some(None), true) => Some(Some(now.instant)),
+            (Some(Some(since)), true)
+                if now.instant.saturating_duration_since(since) >= FALLS_BACK =>
+            {
+                None
+            }
+            (as_it_was, _) => as_it_was,
+        };
     }
 
     fn changed_writer(&mut self, before: &Writer) -> Vec<Effect> {
@@ -591,6 +635,9 @@ impl Cluster {
         self.armed = self.limits.mode == Mode::Promote && self.lacks.is_empty();
     }
 }
+
+/// How long a replica must be good before the primary has no new readers.
+const FALLS_BACK: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;
