@@ -122,8 +122,7 @@ pub struct Vip {
     pub sum: u32,
     /// Any of the flags below.
     pub flags: u32,
-    /// With [`Vip::SHARED`]: the other vip of the same servers.
-    pub other: u32,
+    pub zero: u32,
 }
 
 impl Vip {
@@ -139,8 +138,6 @@ impl Vip {
     pub const GUARDED: u32 = 16;
     /// No endpoint but a host, by its address alone: nothing that is guarded is closed to it.
     pub const PEER: u32 = 32;
-    /// Its servers answer for another vip too: by which one a flow came, its session says.
-    pub const SHARED: u32 = 64;
 }
 
 /// Value of `RETURNS_*`: what a packet *from* a backend's endpoint is rewritten to.
@@ -159,11 +156,6 @@ pub struct Return {
     pub backend: u32,
     /// Of [`Vip`]: [`Vip::SESSIONS`], [`Vip::LEASED`].
     pub flags: u32,
-}
-
-impl Return {
-    /// Added to the protocol in the key of what an endpoint answers for beside the first.
-    pub const SECOND: u8 = 0x80;
 }
 
 /// Value of `BACKENDS`. Written whole before a ring names it; afterwards only `flags`, `ifindex`, `macs`, `mtu` and

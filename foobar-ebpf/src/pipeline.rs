@@ -199,14 +199,9 @@ fn from_backend<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
     tables: &mut M,
 ) -> Option<Verdict> {
     let endpoint = F::endpoint(packet.source, packet.ports.0, packet.protocol);
-    let mut back = tables.backend_return(&endpoint).copied()?;
+    let back = tables.backend_return(&endpoint).copied()?;
     if tables.is_local(packet.destination) {
         return None;
-    }
-    if back.flags & Vip::SHARED != 0 && !session::is_of(packet, &back, tables) {
-        let protocol = packet.protocol | Return::SECOND;
-        let second = F::endpoint(packet.source, packet.ports.0, protocol);
-        back = tables.backend_return(&second).copied()?;
     }
     Some(to_client(frame, packet, &back, tables).unwrap_or_else(Verdict::of))
 }

@@ -32,12 +32,6 @@ pub fn to_backend<F: Parse, T: Frame, M: Tables + TablesOf<F>>(
         if has_lapsed {
             return Err(refusal(vip));
         }
-        if vip.flags & Vip::SHARED != 0 {
-            let other = F::client(packet.source, packet.ports.0, vip.other);
-            if collides(&client, &other, vip, tables) {
-                return Err(refusal(vip));
-            }
-        }
         return begin(frame, &client, segment, vip, tables);
     }
     let seen = flow::seconds(tables);
@@ -72,45 +66,6 @@ pub fn of_flow<F: Parse, M: Tables + TablesOf<F>>(
         Some((backend, epoch)) if stands(backend, epoch, tables) => Ok(backend),
         _ => Err(Reason::NoBackend),
     }
-}
-
-/// Whether the client has a flow by the other vip, from the same port and with the same server: that one could not tell them
-/// apart.
-#[inline(never)]
-fn collides<F: Parse, M: Tables + TablesOf<F>>(
-    client: &F::Client,
-    other: &F::Client,
-    vip: &Vip,
-    tables: &mut M,
-) -> bool {
-    let held = tables.with_session(other, |session| (session.backend, session.epoch));
-    let Some((held, epoch)) = held else {
-        return false;
-    };
-    let Ok(slot) = balancer::slot_of::<F, M>(client, vip.vip, tables) else {
-        return false;
-    };
-    let wanted = slot.current();
-    if wanted == Slot::NOBODY || !stands(held, epoch, tables) {
-        return false;
-    }
-    let server = |id| {
-        tables
-            .backend(id)
-            .map_or(([0; 4], id), |backend| (backend.address, backend.port))
-    };
-    server(held) == server(wanted)
-}
-
-/// Whether an answer is of a flow that came by this vip.
-#[inline(always)]
-pub fn is_of<F: Parse, M: Tables + TablesOf<F>>(
-    packet: &Packet<F>,
-    back: &Return,
-    tables: &mut M,
-) -> bool {
-    let client = F::client(packet.destination, packet.ports.1, back.vip);
-    tables.with_session(&client, |session| session.backend) == Some(back.backend)
 }
 
 /// Whether a backend's packet may still go to its client.

@@ -267,19 +267,9 @@ pub struct L4Service {
     pub protocol: Protocol,
     pub on_loss: OnLoss,
     pub tenure: Tenure,
-    pub answers: Answers,
     pub backends: Vec<Backend>,
     pub check: Option<Check>,
     pub place: Place,
-}
-
-/// Which vip an answer of a backend belongs to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Answers {
-    /// The one that its endpoint names.
-    ByEndpoint,
-    /// The one of two that its session names.
-    BySession,
 }
 
 /// How long the packet path goes on without a word of its controller.

@@ -61,7 +61,7 @@ fn a_new_controller_adopts_what_the_old_one_left() {
                 vip: 3,
                 sum: 4,
                 flags: 0,
-                other: 0,
+                zero: 0,
             },
         )
         .expect("room");
@@ -80,7 +80,7 @@ fn a_new_controller_adopts_what_the_old_one_left() {
                 vip: 3,
                 sum: 4,
                 flags: 0,
-                other: 0
+                zero: 0
             }
         )])
     );

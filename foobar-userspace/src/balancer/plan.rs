@@ -1,7 +1,6 @@
 //! From the configuration's services to the tables of vips, backends and ways back.
 
 mod guard;
-mod shared;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,7 +10,7 @@ use std::{
 use foobar_ebpf::abi::{EndpointV4, EndpointV6, LabelKey, Return, Vip, checksum_words};
 
 use crate::{
-    config::{Answers, Backend, Check, Config, L4Service, OnLoss, Protocol, Tenure},
+    config::{Backend, Check, Config, L4Service, OnLoss, Protocol, Tenure},
     labels::{self, Full, Kind, Labels},
 };
 
@@ -125,7 +124,6 @@ pub fn plan(config: &Config, node: &str, labels: &mut Labels) -> Result<Plan, Pl
         }
         plan.add_vip(service, *vip, id, ids, label);
     }
-    shared::link(&mut plan, config, node);
     guard::add(&mut plan, config, node, labels)?;
     Ok(plan)
 }
@@ -191,10 +189,6 @@ impl Plan {
             SocketAddr::new(backend.address, backend.port),
             service.protocol,
         );
-        if service.answers == Answers::BySession {
-            self.add_second_return(service, endpoint, back);
-            return;
-        }
         if is_of_a_cluster(&service.name) && service.name.ends_with(".write") {
             match endpoint {
                 Endpoint::V4(key) => {
@@ -226,7 +220,7 @@ impl Plan {
             vip: id,
             sum: checksum_words(&words(address.ip()), address.port().to_be()),
             flags: flags(service),
-            other: 0,
+            zero: 0,
         };
         match endpoint(address, service.protocol) {
             Endpoint::V4(key) => self.vips_v4.insert(key, value),
@@ -257,15 +251,10 @@ const fn flags(service: &L4Service) -> u32 {
         OnLoss::Resteer => 0,
         OnLoss::Reset => Vip::SESSIONS | Vip::REFUSE,
     };
-    let tenure = match service.tenure {
-        Tenure::ForEver => 0,
-        Tenure::Leased => Vip::LEASED,
-    };
-    let answers = match service.answers {
-        Answers::ByEndpoint => 0,
-        Answers::BySession => Vip::SHARED,
-    };
-    on_loss | tenure | answers
+    match service.tenure {
+        Tenure::ForEver => on_loss,
+        Tenure::Leased => on_loss | Vip::LEASED,
+    }
 }
 
 enum Endpoint {

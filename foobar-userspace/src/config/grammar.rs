@@ -770,8 +770,15 @@ static MYSQL_SERVICE: Table = Table {
         ),
         key(
             "fallback",
-            Kind::Choice(&[now("none"), now("least-lagged"), now("primary")]),
-            "Where reads go when no replica takes new readers: to the one least behind within `hard-lag` (default), to the primary until a replica was close enough for five seconds, or nowhere.",
+            Kind::Choice(&[
+                now("none"),
+                now("least-lagged"),
+                later(
+                    "primary",
+                    "write `fallback = \"least-lagged\"`: a server's answers can belong to one of the two addresses only",
+                ),
+            ]),
+            "Where reads go when every replica is beyond `max-lag`: to the one least behind within `hard-lag` (default), or nowhere.",
         ),
         key(
             "on-write-stall",

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
-use super::{Addresses, Answers, Backend, L4Service, OnLoss, Place, Protocol, Secret, Tenure};
+use super::{Addresses, Backend, L4Service, OnLoss, Place, Protocol, Secret, Tenure};
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MysqlService {
@@ -91,8 +91,6 @@ pub enum MysqlMode {
 pub enum Fallback {
     None,
     LeastLagged,
-    /// To the primary, which takes both then.
-    Primary,
 }
 
 /// What follows when the primary answers and does not take writes.
@@ -168,10 +166,6 @@ impl MysqlService {
                 tenure: match (role, self.lease) {
                     (EndpointRole::Write, Some(_)) => Tenure::Leased,
                     _ => Tenure::ForEver,
-                },
-                answers: match self.fallback {
-                    Fallback::Primary => Answers::BySession,
-                    Fallback::None | Fallback::LeastLagged => Answers::ByEndpoint,
                 },
                 backends: backends.clone(),
                 check: None,

@@ -112,8 +112,6 @@ pub struct Cluster {
     knew_all: bool,
     lacks: Vec<Lack>,
     hints: Vec<Lack>,
-    /// With [`Fallback::Primary`], while reads go there; when a replica could be read from again.
-    falls_back: Option<Option<Instant>>,
     /// The preflight held when all was well last.
     armed: bool,
     /// Why a failover that is due does not take place.
@@ -173,7 +171,6 @@ impl Cluster {
             knew_all: false,
             lacks: Vec::new(),
             hints: Vec::new(),
-            falls_back: None,
             armed: false,
             hindrance: None,
             role_changes: 0,
@@ -333,15 +330,6 @@ impl Cluster {
                 _ => Readable::No,
             })
             .collect();
-        if self.limits.fallback == Fallback::Primary
-            && let Some(writer) = writes.iter().position(|writes| *writes != Readable::No)
-        {
-            // Who came by when there was no replica may stay.
-            reads[writer] = match (writes[writer], self.falls_back) {
-                (Readable::Yes, Some(_)) => Readable::Yes,
-                _ => Readable::KeepsOnly,
-            };
-        }
         let someone = reads.contains(&Readable::Yes);
         if !someone && self.limits.fallback == Fallback::LeastLagged {
             let keeping = (0..reads.len()).filter(|member| reads[*member] == Readable::KeepsOnly);
@@ -413,11 +401,11 @@ impl Cluster {
             return;
         }
         let highest = self.highest_term();
-        for picture in self
+        let pictures = self
             .members
             .iter()
-            .filter_map(|member| member.picture.as_ref())
-        {
+            .filter_map(|member| member.picture.as_ref());
+        for picture in pictures {
             if let Some(term) = &picture.term
                 && term.number == highest
                 && term.server != picture.server
@@ -472,7 +460,6 @@ impl Cluster {
         self.note_errant(now);
         self.note_contact(now);
         self.settle_proof(now);
-        self.settle_fallback(now);
         self.changed_writer(&before)
     }
 
@@ -536,23 +523,6 @@ impl Cluster {
         {
             self.proved = None;
         }
-    }
-
-    /// Reads go to the primary as soon as no replica takes them, and away when one has done so for a while.
-    fn settle_fallback(&mut self, now: Now) {
-        let replica = (0..self.members.len())
-            .filter(|member| Some(*member) != self.steered_writer())
-            .any(|member| self.readable(member) == Readable::Yes);
-        self.falls_back = match (self.falls_back, replica) {
-            (_, false) if self.knows_all() => Some(None),
-            (Some(None), true) => Some(Some(now.instant)),
-            (Some(Some(since)), true)
-                if now.instant.saturating_duration_since(since) >= FALLS_BACK =>
-            {
-                None
-            }
-            (as_it_was, _) => as_it_was,
-        };
     }
 
     fn changed_writer(&mut self, before: &Writer) -> Vec<Effect> {
@@ -635,9 +605,6 @@ impl Cluster {
         self.armed = self.limits.mode == Mode::Promote && self.lacks.is_empty();
     }
 }
-
-/// How long a replica must be good before the primary has no new readers.
-const FALLS_BACK: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;

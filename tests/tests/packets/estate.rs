@@ -62,10 +62,6 @@ pub const WRITER: &str = "203.0.113.10:3306";
 pub const WRITER6: &str = "[2001:db8::10]:3306";
 pub const ORPHAN: &str = "203.0.113.10:3307";
 pub const LAPSED: &str = "203.0.113.10:3308";
-/// Two vips of one server, which its sessions tell apart: the known port is the writer's, the next one the reader's.
-pub const BOTH_WRITER: &str = "203.0.113.10:3310";
-pub const BOTH_READER: &str = "203.0.113.10:3311";
-pub const BOTH: &str = "10.0.0.16:3306";
 /// Endpoints of this host, closed by a lease that has lapsed and open by one that lasts; and who is let in anyway.
 pub const CLOSED: &str = "203.0.113.10:3302";
 pub const OPEN: &str = "203.0.113.10:3303";
@@ -133,28 +129,11 @@ impl Estate {
         balance(&mut tables, ORPHAN, "10.0.0.13:3306", 4, resets);
         balance(&mut tables, LAPSED, LAPSED_PRIMARY, 5, resets | Vip::LEASED);
         balance(&mut tables, LEASED, LEASED_PRIMARY, 7, resets | Vip::LEASED);
-        let shared = resets | Vip::SHARED;
-        balance(&mut tables, BOTH_READER, BOTH, 11, shared);
-        let mut second = endpoint_v4(BOTH);
-        let reader = tables.v4.returns.remove(&second).expect("just put there");
-        second.protocol |= Return::SECOND;
-        tables.v4.returns.insert(second, reader);
-        balance(&mut tables, BOTH_WRITER, BOTH, 10, shared);
-        for (port, vip) in [(KNOWN_PORT, 10), (KNOWN_PORT + 1, 11)] {
-            let session = Session {
-                backend: vip,
-                client_next: 1000,
-                server_next: 2000,
-                ..Session::default()
-            };
-            let known = V4::client(v4("198.51.100.7"), port.to_be(), vip);
-            tables.v4.sessions.insert(known, session);
-        }
         for (endpoint, lease) in [(CLOSED, 5), (OPEN, 7)] {
             tables
                 .v4
                 .vips
-                .insert(endpoint_v4(endpoint), flagged(lease, Vip::GUARDED));
+                .insert(guarded_v4(endpoint), flagged(lease, Vip::GUARDED));
         }
         let (address, port) = words(CLOSED6);
         tables
@@ -430,7 +409,7 @@ fn balance(tables: &mut MemoryTables, vip: &str, backend: &str, index: u32, flag
         vip: index,
         sum: vip_sum,
         flags,
-        other: index ^ 1,
+        zero: 0,
     };
     let back = Return {
         address: vip_words,
@@ -469,7 +448,7 @@ fn balance(tables: &mut MemoryTables, vip: &str, backend: &str, index: u32, flag
 }
 
 /// Words of address and port, as the tables hold them.
-fn endpoint_v4(endpoint: &str) -> EndpointV4 {
+fn guarded_v4(endpoint: &str) -> EndpointV4 {
     let (address, port) = words(endpoint);
     V4::endpoint(address[0], port, 6)
 }
@@ -479,7 +458,7 @@ fn flagged(vip: u32, flags: u32) -> Vip {
         vip,
         sum: 0,
         flags,
-        other: 0,
+        zero: 0,
     }
 }
 
@@ -540,7 +519,7 @@ fn policy() -> Vec<u64> {
         rule(6, (22, 22)),
         rule(6, (8080, 8080)),
         rule(6, (1000, 2000)),
-        rule(6, (3302, 3311)),
+        rule(6, (3302, 3309)),
         rule(17, (5000, 5000)),
         rule(1, (8 << 8, 8 << 8 | 255)),
         rule(58, (128 << 8, 128 << 8 | 255)),

@@ -3,9 +3,8 @@
 use super::{
     cases::{Case, comes, returned, rewritten, sent_on},
     estate::{
-        BACKEND_MACS, BOTH, BOTH_READER, BOTH_WRITER, CLOSED, CLOSED6, KNOWN_PORT, LAPSED,
-        LAPSED_PRIMARY, LEASED, LEASED_PRIMARY, OPEN, ORPHAN, PEER, PRIMARY, PRIMARY6, WRITER,
-        WRITER6,
+        BACKEND_MACS, CLOSED, CLOSED6, KNOWN_PORT, LAPSED, LAPSED_PRIMARY, LEASED, LEASED_PRIMARY,
+        OPEN, ORPHAN, PEER, PRIMARY, PRIMARY6, WRITER, WRITER6,
     },
     frames::{ACK, SYN, SYN_ACK, Sketch, What, reset},
 };
@@ -27,7 +26,6 @@ pub fn cases() -> Vec<Case> {
     cases.extend(nobody_to_take_it());
     cases.extend(leases());
     cases.extend(guards());
-    cases.extend(two_vips_of_one_server());
     cases
 }
 
@@ -186,50 +184,5 @@ fn guards() -> Vec<Case> {
             reset(segment, ACKNOWLEDGED, None),
         ));
     }
-    cases
-}
-
-fn two_vips_of_one_server() -> Vec<Case> {
-    let writer = format!("{CLIENT}:{KNOWN_PORT}");
-    let reader = format!("{CLIENT}:{}", KNOWN_PORT + 1);
-    let mut cases = Vec::new();
-    for (client, vip) in [(&writer, BOTH_WRITER), (&reader, BOTH_READER)] {
-        let answer = Sketch::new(BOTH, client, ACK);
-        cases.push(sent_on(
-            "a server's answer comes from the vip by which its client came",
-            answer.frame(),
-            "returned",
-            returned(answer, vip),
-        ));
-        let request = Sketch::new(client, vip, ACK);
-        cases.push(sent_on(
-            "a segment by either vip goes to the server",
-            request.frame(),
-            "forwarded",
-            rewritten(request, BOTH, BACKEND_MACS),
-        ));
-    }
-    for (client, vip) in [(&reader, BOTH_WRITER), (&writer, BOTH_READER)] {
-        let syn = Sketch::new(client, vip, SYN);
-        cases.push(sent_on(
-            "a port that has a flow with the server by the other vip is refused",
-            syn.frame(),
-            "refused",
-            reset(syn, 0, Some(AFTER_SYN)),
-        ));
-    }
-    let unknown = format!("{CLIENT}:51000");
-    let syn = Sketch::new(&unknown, BOTH_READER, SYN);
-    cases.push(sent_on(
-        "another port is not",
-        syn.frame(),
-        "forwarded",
-        rewritten(syn, BOTH, BACKEND_MACS),
-    ));
-    cases.push(comes(
-        "an answer of neither is cut off",
-        Sketch::new(BOTH, &unknown, ACK).frame(),
-        "cut-off",
-    ));
     cases
 }

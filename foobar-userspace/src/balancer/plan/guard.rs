@@ -44,7 +44,7 @@ pub fn add(
             vip: id,
             sum: 0,
             flags: Vip::GUARDED | Vip::LEASED,
-            other: 0,
+            zero: 0,
         };
         match endpoint(*address, Protocol::Tcp) {
             Endpoint::V4(key) => drop(plan.vips_v4.insert(key, value)),
@@ -93,7 +93,7 @@ impl Plan {
             vip: 0,
             sum: 0,
             flags: Vip::PEER,
-            other: 0,
+            zero: 0,
         };
         let words = words(address);
         let (port, protocol, zero) = (0, 0, 0);

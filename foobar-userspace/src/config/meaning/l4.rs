@@ -15,7 +15,7 @@ use super::{
     many, section, text, whole,
 };
 use crate::config::{
-    Addresses, Answers, Backend, Host, L4Service, Node, OnLoss, Protocol, Tenure,
+    Addresses, Backend, Host, L4Service, Node, OnLoss, Protocol, Tenure,
     diagnostics::{Problem, Problems},
     tree::{Entry, Name},
 };
@@ -71,7 +71,6 @@ fn service(
         protocol,
         on_loss: on_loss(entry, protocol, problems),
         tenure: Tenure::ForEver,
-        answers: Answers::ByEndpoint,
         backends: written.iter().map(|(_, backend)| backend.clone()).collect(),
         check: entry
             .at("check")

@@ -64,7 +64,6 @@ fn service(
         replication: account(entry, "replication", folder),
         fallback: match entry.at("fallback").and_then(Entry::text) {
             Some("none") => Fallback::None,
-            Some("primary") => Fallback::Primary,
             _ => Fallback::LeastLagged,
         },
         on_write_stall: match entry.at("on-write-stall").and_then(Entry::text) {

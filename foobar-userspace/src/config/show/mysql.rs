@@ -48,7 +48,6 @@ pub(super) fn service(service: &MysqlService) -> String {
         match service.fallback {
             Fallback::None => "none",
             Fallback::LeastLagged => "least-lagged",
-            Fallback::Primary => "primary",
         },
     ));
     if service.mode == MysqlMode::Promote {

@@ -101,39 +101,6 @@ fn lagging_replicas_lose_new_readers_and_the_least_lagged_is_the_fallback() {
 }
 
 #[test]
-fn reads_fall_back_to_the_primary_by_that_key_alone_and_leave_it_once_a_replica_is_good_for_a_while()
- {
-    let start = Instant::now();
-    let mut cluster = cluster(Mode::Observe);
-    cluster.limits.fallback = Fallback::Primary;
-    let mut show = |behind: u64, step: u64| {
-        let replica = |id| (id as usize - 1, picture(id, Some(1), behind, step));
-        let pictures = [(0, picture(1, None, 0, 0)), replica(2), replica(3)];
-        see(&mut cluster, &pictures, at(start, step * 100));
-        let steering = cluster.steering();
-        assert_eq!(steering.writes[0], Readable::Yes);
-        steering.reads
-    };
-    show(0, 0);
-    assert_eq!(
-        show(0, 1),
-        [Readable::KeepsOnly, Readable::Yes, Readable::Yes]
-    );
-    show(20, 2);
-    assert_eq!(show(20, 3), [Readable::Yes, Readable::No, Readable::No]);
-    let mut last = Vec::new();
-    for step in 4..60 {
-        last = show(0, step);
-        assert_eq!(last[0], Readable::Yes, "at {step}");
-    }
-    assert_eq!(last[1], Readable::Yes, "the replicas are back");
-    for step in 60..110 {
-        last = show(0, step);
-    }
-    assert_eq!(last, [Readable::KeepsOnly, Readable::Yes, Readable::Yes]);
-}
-
-#[test]
 fn observing_never_orders_anything() {
     let start = Instant::now();
     let mut cluster = cluster(Mode::Observe);
