@@ -26,6 +26,7 @@ pub mod secret;
 mod status;
 mod successor;
 mod tellers;
+mod trial;
 mod upstreams;
 
 use std::{
@@ -60,6 +61,7 @@ use self::{
     secret::SecretError,
     status::Troubles,
     successor::{Outcome, Succession, end_proxy, raised},
+    trial::Trial,
 };
 use crate::{
     admin::{
@@ -67,14 +69,14 @@ use crate::{
         api::{Apply, ClusterStatus, Refusal, Response},
     },
     balancer::Ring,
-    config::{self, Diagnostics, LogTo},
+    config::{self, Diagnostics},
     kernel::{
         Deployment, HashKeys, KernelError, Mapped, NodeLock, Origin, PROXY_TALLY, Table, Tables,
         clock,
     },
     labels::Labels,
     proxy::{
-        Report,
+        AccessTap, Report,
         material::{Material, TicketBook},
         sockets::{BindError, Sockets},
         tls::Severity,
@@ -284,6 +286,7 @@ struct Controller {
     monitoring: Monitoring,
     /// When files that changed are read.
     settling: Option<Instant>,
+    trial: Option<Trial>,
     succession: Option<Succession>,
     door: Option<Door>,
     lock: NodeLock,
@@ -320,10 +323,7 @@ impl Controller {
         let words = u32::try_from(WORDS).unwrap_or(u32::MAX);
         let words = task::block_in_place(|| Mapped::adopt(&options.node, PROXY_TALLY, words))?;
         let tally = Tally::new(Arc::new(words));
-        // Nothing is noted of a request where nobody wants it.
-        let is_logged = draft.config.log.access.file.to != LogTo::Nowhere;
         let (access, records) = mpsc::channel(ACCESS_RECORDS);
-        let access = is_logged.then_some(access);
         let (mut proxying, proxy) = Proxying::new(
             &options.node,
             &directory,
@@ -331,8 +331,9 @@ impl Controller {
             inherited.tickets,
             inherited.sockets,
             tally,
-            access,
+            AccessTap::new(access),
         );
+        proxying.note_requests(&draft.config.log.access);
         let proxy_draft = proxying
             .draft(&draft.config, draft.sites.clone())
             .map_err(|flaws| diagnostics(&draft.config, flaws))?;
@@ -407,6 +408,7 @@ impl Controller {
             router,
             troubles,
             settling: None,
+            trial: None,
             succession: None,
             door,
             lock,
@@ -784,6 +786,7 @@ impl Controller {
             self.keep_memory();
         }
         self.tend_proxy(now);
+        self.end_trial(now);
         match hops::take_wanted(self.deployment.tables_mut()) {
             Ok(wanted) => self.want(wanted, now),
             Err(error) => tracing::warn!("{}", chain(&error)),
@@ -831,6 +834,7 @@ impl Controller {
                 }
                 Report::Lost { site, backend } => {
                     tracing::debug!(%site, %backend, "lost under a request");
+                    self.proxying.doubt(&site, &backend);
                 }
                 Report::Ejected { site, backend, why } => {
                     tracing::warn!(%site, %backend, why, "left out for a while");

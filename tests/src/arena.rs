@@ -39,7 +39,8 @@ pub struct Crowd {
 #[derive(Clone, Debug, Serialize)]
 pub struct Trial {
     pub nemesis: Nemesis,
-    /// From the fault to the verdict that the primary is lost, or that nobody may take writes; none where there was none.
+    /// From the fault to the verdict that the primary is lost, that its writes hang, or that nobody may take any; none where
+    /// there was none.
     pub detection_ms: Option<f64>,
     /// The longest time in which no write was acknowledged; none where it was no longer than usual.
     pub outage_ms: Option<f64>,
@@ -194,12 +195,14 @@ impl Arena<'_> {
         let fault = course.fault;
         let mut after_fault = trail.iter().filter(|(at, _)| *at >= fault);
         let lost = format!("{} is lost", course.primary);
-        let verdict = trail
-            .iter()
-            .find(|(_, what)| what.starts_with(&lost))
-            .or_else(|| trail.iter().find(|(_, what)| what.starts_with(NOBODY)))
-            .map(|(at, _)| *at)
-            .or(course.alarmed);
+        let told = |said: &str| {
+            let line = trail.iter().find(|(_, what)| what.starts_with(said));
+            line.map(|(at, _)| *at)
+        };
+        let verdict = course
+            .alarmed
+            .or_else(|| told(&lost))
+            .or_else(|| told(NOBODY));
         let cut = after_fault
             .find(|(_, what)| is_a_cut(what, &lost))
             .map(|(at, _)| *at);

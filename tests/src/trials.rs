@@ -19,6 +19,8 @@ use crate::{
 /// What is to be measured.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// Those in which roles are moved by foobar: MariaDB, or MySQL 9.7.
+    pub databases: Databases,
     pub trials: usize,
     /// Only these, in turn; all where there are none.
     pub only: Vec<Nemesis>,
@@ -69,7 +71,10 @@ pub struct Summary {
 /// When there can be no lab.
 pub fn run(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Result<Report> {
     let _lock = crate::lock()?;
-    let mut bench = Bench::new(progress)?;
+    if let Some(why) = plan.databases.missing() {
+        bail!("these databases cannot be had: {why}");
+    }
+    let mut bench = Bench::new(plan.databases, progress)?;
     let only = bench.possible(&plan.only);
     for (number, nemesis) in (1..=plan.trials).zip(only.iter().cycle()) {
         let crowd = Crowd {
@@ -106,13 +111,15 @@ struct Bench<'a> {
     options: Options,
     disks: Disks,
     lab: Option<Lab>,
+    /// How often in a row there was none.
+    without_lab: u32,
     report: Report,
     checks: Vec<f64>,
     progress: &'a mut dyn FnMut(&str),
 }
 
 impl<'a> Bench<'a> {
-    fn new(progress: &'a mut dyn FnMut(&str)) -> Result<Self> {
+    fn new(databases: Databases, progress: &'a mut dyn FnMut(&str)) -> Result<Self> {
         let foobar =
             PathBuf::from(env::var_os("FOOBAR_BIN").context("FOOBAR_BIN names the product")?);
         let mut report = Report {
@@ -132,10 +139,11 @@ impl<'a> Bench<'a> {
             options: Options {
                 config: PathBuf::from("config/foobar.toml"),
                 foobar: Some(foobar),
-                databases: Databases::Mariadb,
+                databases,
             },
             disks,
             lab: None,
+            without_lab: 0,
             report,
             checks: Vec::new(),
             progress,
@@ -164,7 +172,17 @@ impl<'a> Bench<'a> {
 
     /// One trial; none where it broke, and then there is no lab any more.
     fn trial(&mut self, name: &str, nemesis: Nemesis, crowd: Crowd) -> Result<Option<Trial>> {
-        let lab = self.lab()?;
+        let lab = match self.lab() {
+            Ok(lab) => lab,
+            Err(error) if self.without_lab < MOST_WITHOUT_LAB => {
+                self.without_lab += 1;
+                (self.progress)(&format!("{name} no lab: {error:#}"));
+                self.report.broken.push(format!("no lab: {error:#}"));
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        self.without_lab = 0;
         self.sample_checks(&lab);
         let arena = Arena {
             lab: &lab,
@@ -379,6 +397,7 @@ fn line(trial: &Trial) -> String {
 }
 
 const BUSY: u32 = 3;
+const MOST_WITHOUT_LAB: u32 = 3;
 const THOUSAND: Crowd = Crowd {
     busy: 100,
     idle: 900,

@@ -1,4 +1,7 @@
-//! The clocks of the packet path, as user space reads them.
+//! The clocks of the packet path, as user space reads them, and how well the kernel's is kept.
+#![expect(unsafe_code, reason = "nothing safe asks adjtimex(2)")]
+
+use std::time::Duration;
 
 use std::time::Instant;
 
@@ -34,4 +37,26 @@ fn nanoseconds(clock: ClockId) -> u64 {
     seconds
         .saturating_mul(1_000_000_000)
         .saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// How well the clock of the wall is kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Discipline {
+    /// Some program sets it by a source of time.
+    pub is_kept: bool,
+    /// By how much it may be wrong, as that program says.
+    pub error: Duration,
+}
+
+/// `None` where the kernel does not say.
+#[must_use]
+pub fn discipline() -> Option<Discipline> {
+    // SAFETY: a struct of integers, of which zero is a value; without modes the call changes nothing.
+    let mut time: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one such struct to where it was told.
+    let state = unsafe { libc::adjtimex(&raw mut time) };
+    (state >= 0).then(|| Discipline {
+        is_kept: time.status & libc::STA_UNSYNC == 0,
+        error: Duration::from_micros(u64::try_from(time.maxerror).unwrap_or_default()),
+    })
 }

@@ -29,10 +29,16 @@ use foobar::{
 };
 use foobar_ebpf::abi::{self, Backend, MemberV4, SetInfo};
 use foobar_lab::{
+    databases::Databases,
     ledger,
     nemesis::Nemesis,
     trials::{self, Plan},
 };
+use mimalloc::MiMalloc;
+
+/// As `foobar` has it: the proxy that is measured is a part of this program.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -63,8 +69,11 @@ enum Command {
     Mysql {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
-        #[arg(long, default_value_t = 17)]
+        #[arg(long, default_value_t = 18)]
         trials: usize,
+        /// `mariadb`, or `mysql` for MySQL 9.7.
+        #[arg(long, value_enum, default_value_t)]
+        databases: Databases,
         /// Only these, in turn; all by default.
         #[arg(long, value_enum)]
         nemesis: Vec<Nemesis>,
@@ -119,6 +128,7 @@ fn run() -> Result<()> {
         Command::Mysql {
             output,
             trials,
+            databases,
             nemesis,
             idle,
             switchovers,
@@ -126,6 +136,7 @@ fn run() -> Result<()> {
             soak,
         } => {
             let plan = Plan {
+                databases,
                 trials,
                 only: nemesis,
                 idle,

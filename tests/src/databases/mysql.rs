@@ -5,14 +5,16 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use foobar::config::Host;
 
 use super::{
-    ADMIN, APPLICATION, MONITOR, REPLICATION, SHOP, address, home, process, schema, server_id, sql,
-    wait_for, wait_until,
+    ADMIN, APPLICATION, MONITOR, PATIENCE, REPLICATION, SHOP, address, home, process, schema,
+    server_id, sql, wait_for, wait_until,
 };
 use crate::{debian, in_namespace, processes::Processes, template};
 
@@ -48,16 +50,29 @@ fn follow(replica: &str, primary: &str) -> Result<()> {
     sql(replica, &text).map(drop)
 }
 
-/// From nothing: the primary still has all that ever was written.
+/// By CLONE, which ends the server when it has all files. Whom it follows then is for foobar to say.
 pub fn rebuild(server: &str, primary: &str, processes: &Processes) -> Result<()> {
-    processes.kill(&process(server))?;
-    let data = home(server).join("data");
-    fs::remove_dir_all(&data)?;
-    template::copy(&datadir()?, &data)?;
+    let donor = format!("10.0.0.{}", server_id(primary));
+    let (user, password) = REPLICATION;
+    // It says that nobody restarts it, as an error.
+    let _ = sql(
+        server,
+        &format!(
+            "STOP REPLICA; SET GLOBAL super_read_only = 0; SET GLOBAL clone_valid_donor_list = '{donor}:3306'; \
+             CLONE INSTANCE FROM {user}@'{donor}':3306 IDENTIFIED BY '{password}'"
+        ),
+    );
+    let name = process(server);
+    let begun = Instant::now();
+    while processes.is_running(&name) {
+        ensure!(
+            begun.elapsed() < PATIENCE,
+            "{server} does not clone {primary}"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
     spawn(server, processes)?;
-    wait_for(server)?;
-    follow(server, &format!("10.0.0.{}", server_id(primary)))?;
-    wait_until(server, SHOP, "2")
+    wait_for(server)
 }
 
 pub fn start_group(servers: &[&Host], processes: &Processes) -> Result<()> {
@@ -244,6 +259,7 @@ performance_schema_digests_size = 10
 
 const REPLICATED: &str = "\
 super_read_only = ON
+plugin_load_add = mysql_clone.so
 plugin_load_add = semisync_source.so
 plugin_load_add = semisync_replica.so
 rpl_semi_sync_replica_enabled = 1
