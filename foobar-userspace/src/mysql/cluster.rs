@@ -101,6 +101,8 @@ pub struct Cluster {
     lacks: Vec<Lack>,
     /// The preflight held when all was well last.
     armed: bool,
+    /// As that, by what each member showed last, whether or not it answered: that all answer is asked when it comes to it.
+    sound: bool,
     /// Why a failover that is due does not take place.
     hindrance: Option<String>,
     role_changes: u64,
@@ -146,6 +148,7 @@ impl Cluster {
             leads: false,
             lacks: Vec::new(),
             armed: false,
+            sound: false,
             hindrance: None,
             role_changes: 0,
             last_window: None,
@@ -548,20 +551,23 @@ impl Cluster {
         {
             return;
         }
-        let candidates: Vec<Candidate<'_>> = self
-            .members
-            .iter()
-            .enumerate()
-            .map(|(index, member)| Candidate {
-                picture: member
-                    .picture
-                    .as_ref()
-                    .filter(|_| !member.is_gone(&self.limits)),
-                survey: member.survey.as_ref(),
-                is_primary: index == writer,
-            })
-            .collect();
-        self.lacks = preflight::for_promotion(&candidates);
+        let lacks = |is_shown: &dyn Fn(&Member) -> bool| {
+            let candidates: Vec<Candidate<'_>> = self
+                .members
+                .iter()
+                .enumerate()
+                .map(|(index, member)| Candidate {
+                    picture: member.picture.as_ref().filter(|_| is_shown(member)),
+                    survey: member.survey.as_ref(),
+                    is_primary: index == writer,
+                })
+                .collect();
+            preflight::for_promotion(&candidates)
+        };
+        let sound = lacks(&|_| true).is_empty();
+        let lacks = lacks(&|member| !member.is_gone(&self.limits));
+        self.sound = self.limits.mode == Mode::Promote && sound;
+        self.lacks = lacks;
         self.armed = self.limits.mode == Mode::Promote && self.lacks.is_empty();
     }
 }
