@@ -4,6 +4,7 @@ mod access;
 mod accounts;
 pub mod api;
 pub mod client;
+mod connections;
 mod deed;
 mod question;
 mod server;

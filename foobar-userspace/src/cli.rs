@@ -2,6 +2,7 @@
 
 mod answers;
 mod arguments;
+mod conns;
 mod doctor;
 mod drops;
 mod failure;
@@ -64,10 +65,15 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Command::Run { dry_run: false } => local::run(arguments),
         Command::Run { dry_run: true } => local::dry_run(arguments),
         Command::Check => local::check(arguments),
-        Command::Reload { dry_run } => {
-            let apply = if *dry_run { Apply::DryRun } else { Apply::Now };
+        Command::Reload { dry_run, confirm } => {
+            let apply = match confirm {
+                _ if *dry_run => Apply::DryRun,
+                Some(seconds) => Apply::OnTrial { seconds: *seconds },
+                None => Apply::Now,
+            };
             show(arguments, ask(arguments, &Request::Reload { apply })?)
         }
+        Command::Confirm => show(arguments, ask(arguments, &Request::Confirm)?),
         Command::Status { watch } => again(*watch, || {
             show(arguments, ask(arguments, &Request::Status)?)
         }),
@@ -84,6 +90,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
             filter,
             watch,
             from_maps,
+            total,
         } => {
             let mut earlier = None;
             again(*watch, || {
@@ -92,8 +99,14 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
                     remember_and_rate(&mut earlier, &mut snapshot);
                 }
                 stats::narrow(&mut snapshot, *part, filter.as_deref());
-                present(arguments.output, "stats", &snapshot, || {
-                    stats::tables(&snapshot, *part, arguments.output)
+                let told = Told {
+                    total: total.then(|| stats::Total::of(&snapshot)),
+                    snapshot: &snapshot,
+                };
+                present(arguments.output, "stats", &told, || {
+                    let tables = stats::tables(&snapshot, *part, arguments.output);
+                    let total = told.total.map(|total| format!("\n{}", total.table()));
+                    tables + &total.unwrap_or_default()
                 })
             })
         }
@@ -126,12 +139,24 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
                 pcap: pcap.clone(),
             },
         ),
+        Command::Conns {
+            filter,
+            count_only,
+            limit,
+        } => {
+            let listing = match count_only {
+                true => conns::Listing::Counts,
+                false => conns::Listing::Lines { limit: *limit },
+            };
+            conns::run(arguments, filter.as_deref(), listing)
+        }
         Command::Alert { what } => alert(arguments, what),
         Command::Log {
             log,
             follow,
             status,
             grep,
+            since,
         } => log::run(
             arguments,
             *log,
@@ -139,6 +164,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
             &log::Filter {
                 status: status.clone(),
                 text: grep.clone(),
+                since: *since,
             },
         ),
         Command::Tls { what } => tls::run(arguments, what),
@@ -175,6 +201,7 @@ fn again(watch: Watch, mut show: impl FnMut() -> Result<(), Failure>) -> Result<
         return show();
     };
     let redraws = io::stdout().is_terminal();
+    let mut round = 0;
     loop {
         if redraws {
             say(HOME_AND_CLEAR)?;
@@ -186,8 +213,21 @@ fn again(watch: Watch, mut show: impl FnMut() -> Result<(), Failure>) -> Result<
             }
             other => other?,
         }
+        round += 1;
+        if watch.rounds == Some(round) {
+            return Ok(());
+        }
         thread::sleep(every);
     }
+}
+
+/// A snapshot, with its sums where they were asked for.
+#[derive(serde::Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    snapshot: &'a Snapshot,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<stats::Total>,
 }
 
 const HOME_AND_CLEAR: &str = "\x1b[H\x1b[2J";
@@ -462,6 +502,7 @@ fn show(arguments: &Arguments, response: Response) -> Result<(), Failure> {
         }),
         Response::ConfigText(text) => say(&text),
         Response::Clusters(clusters) => mysql::show(output, &clusters),
+        Response::Connections(_) => Err(another_answer()),
     }
 }
 

@@ -26,6 +26,7 @@ pub mod secret;
 mod status;
 mod successor;
 mod tellers;
+mod trial;
 mod upstreams;
 
 use std::{
@@ -49,7 +50,7 @@ use self::{
     apply::{Desired, apply, apply_sets, set_backend, set_ring},
     balancing::Balancing,
     checks::{Checks, Observation},
-    clusters::{Clusters, Steered},
+    clusters::{Clusters, Lease, Steered},
     estate::{Estate, EstateError},
     facts::Facts,
     members::{Members, Now},
@@ -60,21 +61,22 @@ use self::{
     secret::SecretError,
     status::Troubles,
     successor::{Outcome, Succession, end_proxy, raised},
+    trial::Trial,
 };
 use crate::{
     admin::{
         Door, Feeds, Question,
-        api::{Apply, Refusal, Response},
+        api::{Apply, ClusterStatus, Refusal, Response},
     },
     balancer::Ring,
-    config::{self, Diagnostics, LogTo},
+    config::{self, Diagnostics},
     kernel::{
         Deployment, HashKeys, KernelError, Mapped, NodeLock, Origin, PROXY_TALLY, Table, Tables,
         clock,
     },
     labels::Labels,
     proxy::{
-        Report,
+        AccessTap, Report,
         material::{Material, TicketBook},
         sockets::{BindError, Sockets},
         tls::Severity,
@@ -270,6 +272,8 @@ struct Controller {
     desired: Desired,
     /// Epochs of the backends at which their lost sessions were ended.
     swept: BTreeMap<u32, u32>,
+    /// How many sessions of each service were ended.
+    reset: BTreeMap<String, u64>,
     in_service: bool,
     checks: Checks<u32>,
     clusters: Clusters,
@@ -282,6 +286,7 @@ struct Controller {
     monitoring: Monitoring,
     /// When files that changed are read.
     settling: Option<Instant>,
+    trial: Option<Trial>,
     succession: Option<Succession>,
     door: Option<Door>,
     lock: NodeLock,
@@ -318,10 +323,7 @@ impl Controller {
         let words = u32::try_from(WORDS).unwrap_or(u32::MAX);
         let words = task::block_in_place(|| Mapped::adopt(&options.node, PROXY_TALLY, words))?;
         let tally = Tally::new(Arc::new(words));
-        // Nothing is noted of a request where nobody wants it.
-        let is_logged = draft.config.log.access.file.to != LogTo::Nowhere;
         let (access, records) = mpsc::channel(ACCESS_RECORDS);
-        let access = is_logged.then_some(access);
         let (mut proxying, proxy) = Proxying::new(
             &options.node,
             &directory,
@@ -329,8 +331,9 @@ impl Controller {
             inherited.tickets,
             inherited.sockets,
             tally,
-            access,
+            AccessTap::new(access),
         );
+        proxying.note_requests(&draft.config.log.access);
         let proxy_draft = proxying
             .draft(&draft.config, draft.sites.clone())
             .map_err(|flaws| diagnostics(&draft.config, flaws))?;
@@ -390,6 +393,7 @@ impl Controller {
             loaded_at: SystemTime::now(),
             desired: Desired::default(),
             swept: BTreeMap::new(),
+            reset: BTreeMap::new(),
             in_service: false,
             hops: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -404,6 +408,7 @@ impl Controller {
             router,
             troubles,
             settling: None,
+            trial: None,
             succession: None,
             door,
             lock,
@@ -583,6 +588,7 @@ impl Controller {
         self.clusters.aim(self.estate.clusters(), |endpoint| {
             self.balancing.has_slots(endpoint)
         });
+        self.clusters.guard(self.estate.config.mysql.values());
         let wanted = self.wanted.keys().copied();
         let targets: BTreeSet<IpAddr> =
             self.balancing.targets().into_iter().chain(wanted).collect();
@@ -599,12 +605,40 @@ impl Controller {
     /// Leads a cluster's addresses to whom its roles say, and acknowledges it.
     fn follow_roles(&mut self, steered: &Steered) {
         let now = Instant::now();
+        let ends = |lease: &&Lease| lease.until.is_none();
+        if let Some(lease) = steered.lease.as_ref().filter(ends) {
+            self.renew(lease);
+        }
         let mut changed = false;
         for (endpoint, shares) in &steered.endpoints {
             changed |= self.balancing.impose(endpoint, shares, now);
         }
         if changed {
             self.bring_balancing();
+        }
+        if let Some(lease) = &steered.lease {
+            self.renew(lease);
+        }
+    }
+
+    /// Lets an address be served until then, where the packet path was brought to whom it shall lead to.
+    fn renew(&mut self, lease: &Lease) {
+        if !self.in_service || lease.until.is_some() && self.troubles.has("balancing") {
+            return;
+        }
+        let until = lease.until.map_or(0, clock::at);
+        let leased: Vec<u32> = self
+            .balancing
+            .vips()
+            .iter()
+            .filter(|(_, vip)| vip.service == lease.endpoint)
+            .map(|(id, _)| *id)
+            .collect();
+        for vip in leased {
+            match self.deployment.tables_mut().leases.set(vip, until) {
+                Ok(()) => self.troubles.clear("lease"),
+                Err(error) => self.troubles.grave("lease", chain(&error)),
+            }
         }
     }
 
@@ -665,6 +699,16 @@ impl Controller {
         Ok(())
     }
 
+    fn clusters_told(&self) -> Vec<ClusterStatus> {
+        let mut clusters = self.clusters.status();
+        for cluster in &mut clusters {
+            let endpoints = ["write", "read"].map(|role| format!("{}.{role}", cluster.name));
+            let reset = endpoints.iter().filter_map(|name| self.reset.get(name));
+            cluster.flows_reset = reset.sum();
+        }
+        clusters
+    }
+
     /// Only where a service resets, and a backend of one was lost since the last time.
     fn end_lost_sessions(&mut self) {
         let epochs: BTreeMap<u32, u32> = self
@@ -677,9 +721,13 @@ impl Controller {
         }
         let vips = self.balancing.vips();
         match resets::end_lost(&mut self.deployment, vips, &self.desired.backends) {
-            Ok(0) => self.swept = epochs,
-            Ok(flows) => {
-                tracing::info!(flows, "reset: their backend is lost");
+            Ok(ended) => {
+                for (id, flows) in ended {
+                    if let Some(vip) = vips.get(&id) {
+                        tracing::info!(flows, vip = vip.label, "reset: their backend is lost");
+                        *self.reset.entry(vip.service.clone()).or_default() += flows;
+                    }
+                }
                 self.swept = epochs;
             }
             Err(error) => tracing::warn!(
@@ -738,6 +786,7 @@ impl Controller {
             self.keep_memory();
         }
         self.tend_proxy(now);
+        self.end_trial(now);
         match hops::take_wanted(self.deployment.tables_mut()) {
             Ok(wanted) => self.want(wanted, now),
             Err(error) => tracing::warn!("{}", chain(&error)),
@@ -770,7 +819,7 @@ impl Controller {
             interfaces: self.interfaces(),
             services: self.services(),
             certificates: self.proxying.certificates(),
-            clusters: self.clusters.status(),
+            clusters: self.clusters_told(),
         });
     }
 
@@ -785,6 +834,7 @@ impl Controller {
                 }
                 Report::Lost { site, backend } => {
                     tracing::debug!(%site, %backend, "lost under a request");
+                    self.proxying.doubt(&site, &backend);
                 }
                 Report::Ejected { site, backend, why } => {
                     tracing::warn!(%site, %backend, why, "left out for a while");

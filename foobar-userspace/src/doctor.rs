@@ -1,5 +1,8 @@
 //! What stands between a machine and a node in good service, and the repair of each.
 
+pub mod device;
+pub mod standing;
+
 use std::{collections::BTreeSet, net::IpAddr};
 
 use schemars::JsonSchema;

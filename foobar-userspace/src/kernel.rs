@@ -8,6 +8,7 @@ mod device;
 mod drops;
 mod emit;
 mod error;
+mod flows;
 mod link;
 mod lock;
 mod mapped;
@@ -31,6 +32,7 @@ pub use self::{
     counters::{Counters, Fill, Interface as InterfaceCounters},
     drops::Drops,
     error::KernelError,
+    flows::{Flow, Known, Way, flows},
     lock::NodeLock,
     mapped::{Mapped, PROXY_TALLY},
     pinned::{Seat, Which, detach, seat},

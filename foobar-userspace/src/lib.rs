@@ -5,6 +5,7 @@ pub mod acme;
 pub mod admin;
 pub mod balancer;
 pub mod config;
+pub mod connections;
 pub mod controller;
 pub mod courier;
 pub mod database;

@@ -9,7 +9,7 @@ use std::{
     env, fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{self, Command, Output},
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
@@ -36,13 +36,24 @@ impl Estate {
 
     /// With another set-up of databases, or on other disks.
     pub fn up_with(databases: Databases, disks: Disks) -> Self {
+        Self::up_from(example(), databases, disks)
+    }
+
+    /// With another configuration, made of the text of the example.
+    pub fn up_as(change: impl FnOnce(String) -> String) -> Self {
+        let text = fs::read_to_string(example()).expect("the example");
+        let path = env::temp_dir().join(format!("foobar-lab-{}.toml", process::id()));
+        fs::write(&path, change(text)).expect("written");
+        Self::up_from(path, Databases::default(), Disks::Shared)
+    }
+
+    fn up_from(config: PathBuf, databases: Databases, disks: Disks) -> Self {
         let lock = crate::lock().expect("the lab is free");
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let foobar = env::var_os("FOOBAR_BIN")
             .map(PathBuf::from)
             .expect("FOOBAR_BIN names the product; run `cargo xtask test`");
         let options = Options {
-            config: root.join("config/foobar.toml"),
+            config,
             foobar: Some(foobar.clone()),
             databases,
         };
@@ -171,6 +182,10 @@ impl Estate {
         assert!(text.contains(from), "{from} is in the configuration");
         fs::write(&path, text.replace(from, to)).expect("written");
     }
+}
+
+fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/foobar.toml")
 }
 
 impl Drop for Estate {

@@ -66,11 +66,27 @@ impl Writer {
     /// # Errors
     /// When it cannot be started.
     pub fn start(program: &Path, namespace: &str, writers: u32, idle: u32) -> Result<Self> {
+        Self::start_at(WRITER, program, namespace, writers, idle)
+    }
+
+    /// As [`Self::start`], by another balancer's address.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_at(
+        address: SocketAddr,
+        program: &Path,
+        namespace: &str,
+        writers: u32,
+        idle: u32,
+    ) -> Result<Self> {
         let path = Path::new(crate::STATE).join(format!("ledger-{}", now()));
         let file = fs::File::create(&path)?;
         let child = in_namespace(namespace, program)
             .args([
                 "write",
+                "--at",
+                &address.to_string(),
                 "--writers",
                 &writers.to_string(),
                 "--idle",
@@ -284,16 +300,16 @@ pub fn wait_until_equal_from(first: u64, servers: &[&str], patience: Duration) -
 ///
 /// # Errors
 /// When tokio does not start.
-pub fn write(writers: u32, idle: u32) -> Result<()> {
+pub fn write(address: SocketAddr, writers: u32, idle: u32) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         for writer in 0..writers {
-            tokio::spawn(write_on(u64::from(writer)));
+            tokio::spawn(write_on(address, u64::from(writer)));
         }
         for connection in 0..idle {
-            tokio::spawn(wait_on(u64::from(connection)));
+            tokio::spawn(wait_on(address, u64::from(connection)));
         }
         std::future::pending::<()>().await;
     });
@@ -301,10 +317,11 @@ pub fn write(writers: u32, idle: u32) -> Result<()> {
 }
 
 /// Writes, one after the other, on one connection as long as it lasts.
-async fn write_on(writer: u64) {
+async fn write_on(address: SocketAddr, writer: u64) {
     let mut next = (now() << 10) | writer;
     loop {
-        let Ok(Ok((mut connection, server, term))) = time::timeout(CONNECT, connect()).await else {
+        let Ok(Ok((mut connection, server, term))) = time::timeout(CONNECT, connect(address)).await
+        else {
             time::sleep(PAUSE).await;
             continue;
         };
@@ -336,9 +353,9 @@ async fn write_on(writer: u64) {
 }
 
 /// A client that is blocked in a long question, as pools and reports are.
-async fn wait_on(number: u64) {
+async fn wait_on(address: SocketAddr, number: u64) {
     loop {
-        if let Ok(Ok((mut connection, ..))) = time::timeout(CONNECT * 8, connect()).await {
+        if let Ok(Ok((mut connection, ..))) = time::timeout(CONNECT * 8, connect(address)).await {
             println!("W {number}");
             let _ = connection.query_drop("SELECT SLEEP(3600)").await;
             println!("C {number} {}", now());
@@ -348,10 +365,10 @@ async fn wait_on(number: u64) {
 }
 
 /// A connection, the server at its end, and the term there.
-async fn connect() -> Result<(Conn, u64, u64), Error> {
+async fn connect(address: SocketAddr) -> Result<(Conn, u64, u64), Error> {
     let options = OptsBuilder::default()
-        .ip_or_hostname(WRITER.ip().to_string())
-        .tcp_port(WRITER.port())
+        .ip_or_hostname(address.ip().to_string())
+        .tcp_port(address.port())
         .user(Some(databases::APPLICATION.0))
         .pass(Some(databases::APPLICATION.1))
         .prefer_socket(false)
@@ -374,7 +391,8 @@ pub fn now() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-const WRITER: SocketAddr = SocketAddr::new(
+/// The writer address of the lab's balancer.
+pub const WRITER: SocketAddr = SocketAddr::new(
     std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 10)),
     3306,
 );

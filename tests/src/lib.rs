@@ -196,7 +196,7 @@ impl Lab {
         for server in SERVERS {
             disks::release(&databases::home(server));
         }
-        for node in ["lb1", "web1", "web2", "web3"] {
+        for node in ["lb1", network::SECOND, "web1", "web2", "web3"] {
             if let Some(foobar) = foobar {
                 // A node that never had programs has nothing to detach.
                 let _ = Command::new(foobar)
@@ -286,7 +286,9 @@ impl Lab {
                     .iter()
                     .filter(|member| member.reads == "yes")
                     .count();
-                let ready = cluster.mode != "promote" || cluster.armed && cluster.leads;
+                // Of two balancers one leads, whichever it is.
+                let leads = cluster.leads || self.config.nodes.contains_key(network::SECOND);
+                let ready = cluster.mode != "promote" || cluster.armed && leads;
                 cluster.writer.is_some() && readers == 2 && ready && cluster.operation.is_none()
             })
         })
@@ -295,7 +297,13 @@ impl Lab {
     /// The database cluster as the balancer sees it.
     #[must_use]
     pub fn cluster(&self) -> Option<ClusterStatus> {
-        let socket = self.config.admin.socket_of("lb1");
+        self.cluster_of("lb1")
+    }
+
+    /// The database cluster as a balancer sees it.
+    #[must_use]
+    pub fn cluster_of(&self, node: &str) -> Option<ClusterStatus> {
+        let socket = self.config.admin.socket_of(node);
         match client::ask(
             &socket,
             &Request::Mysql {

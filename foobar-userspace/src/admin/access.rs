@@ -31,6 +31,7 @@ impl Request {
             | Self::Explain(_)
             | Self::ConfigShow
             | Self::Certificates
+            | Self::Connections { .. }
             | Self::Mysql {
                 command: MysqlCommand::Status | MysqlCommand::Switchover { dry_run: true, .. },
                 ..
@@ -38,7 +39,10 @@ impl Request {
             | Self::Reload {
                 apply: Apply::DryRun,
             } => Access::Read,
-            Self::Reload { apply: Apply::Now }
+            Self::Reload {
+                apply: Apply::Now | Apply::OnTrial { .. },
+            }
+            | Self::Confirm
             | Self::SetAdd { .. }
             | Self::SetDelete { .. }
             | Self::SetFlush { .. }

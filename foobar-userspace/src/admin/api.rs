@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::connections::{ConnectionCount, ConnectionKind, ConnectionLine, Connections};
 pub use crate::{
     balancer::health::{BackendState, BackendWish},
     mysql::status::{ClusterStatus, LackStatus, MemberStatus},
@@ -57,6 +58,15 @@ pub enum Request {
         cluster: Option<String>,
         command: MysqlCommand,
     },
+    /// Those that the node knows one by one.
+    Connections {
+        /// Only those with this in an address, a service, a backend or the kind.
+        filter: Option<String>,
+        /// How many to list; all by default.
+        limit: Option<u32>,
+    },
+    /// Keeps what a reload on trial put in force.
+    Confirm,
     /// Tells everyone of an alert as if it fired, and then as if it ended.
     AlertTest {
         name: String,
@@ -100,6 +110,10 @@ pub enum Maps {
 pub enum Apply {
     DryRun,
     Now,
+    /// Until it is confirmed; what ran before comes back if nobody does in time.
+    OnTrial {
+        seconds: u32,
+    },
 }
 
 /// The controller's answer to each [`Request`].
@@ -117,6 +131,7 @@ pub enum Response {
     Explained(Box<Explanation>),
     ConfigText(String),
     Clusters(Vec<ClusterStatus>),
+    Connections(Connections),
 }
 
 /// Why a request was refused.
@@ -232,6 +247,10 @@ pub struct Snapshot {
     /// What the proxy serves.
     #[serde(default)]
     pub sites: Vec<SiteCounters>,
+    /// What became of connections to the proxy before any request, by name: `accepted`, `refused_rate`, ...; empty where
+    /// there is no proxy.
+    #[serde(default)]
+    pub door: BTreeMap<String, u64>,
     /// Only where they were asked for: counting them takes a walk through each.
     pub maps: Vec<MapUse>,
     /// What the controller knows beside the counters; `None` when read from the maps alone.
@@ -472,6 +491,9 @@ pub struct Reloaded {
     pub generation: u64,
     /// One line per difference, `+ rule edge/web`, `- backend l4.plain web3:80`, …
     pub changes: Vec<String>,
+    /// What ran before comes back then, unless it is confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverts_in_seconds: Option<u32>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -147,7 +147,15 @@ pub fn reloaded(reloaded: &Reloaded) -> String {
     } else {
         changes
     };
-    format!("{changes}generation {}, {done}\n", reloaded.generation)
+    let trial = reloaded
+        .reverts_in_seconds
+        .map_or_else(String::new, |seconds| {
+            format!("; `foobar confirm` within {seconds} s, or what ran before comes back")
+        });
+    format!(
+        "{changes}generation {}, {done}{trial}\n",
+        reloaded.generation
+    )
 }
 
 pub fn rules(rules: &[RuleLine]) -> String {

@@ -4,7 +4,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -87,7 +87,17 @@ pub enum Command {
         /// Only say what would change.
         #[arg(long)]
         dry_run: bool,
+        /// Go back by itself to what ran before, unless `foobar confirm` follows within so many seconds.
+        #[arg(
+            long,
+            value_name = "SECONDS",
+            value_parser = clap::value_parser!(u32).range(1..=3_600),
+            conflicts_with = "dry_run"
+        )]
+        confirm: Option<u32>,
     },
+    /// Keeps what `reload --confirm` put in force.
+    Confirm,
     /// How the node is: interfaces, services, backends, warnings. Exits with 1 when it is not healthy.
     Status {
         #[command(flatten)]
@@ -114,6 +124,9 @@ pub enum Command {
         /// Read the pinned maps; works with no controller running.
         #[arg(long)]
         from_maps: bool,
+        /// Add up what is shown.
+        #[arg(long)]
+        total: bool,
     },
     /// A screen of what happens, second by second: services, backends, rules, drops, MySQL.
     Top,
@@ -167,6 +180,17 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         pcap: Option<PathBuf>,
     },
+    /// Connections that the node knows one by one: of the proxy, of services that reset, of moving slots, of its own.
+    Conns {
+        /// Only those with this in an address, a service, a backend or the kind (`web1`, `l7.www`, `opened`).
+        filter: Option<String>,
+        /// Only how many there are, by kind, service and backend.
+        #[arg(long)]
+        count_only: bool,
+        /// List at most so many.
+        #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 1_000)]
+        limit: u32,
+    },
     /// Database clusters: who is primary, and moving it.
     Mysql {
         /// The cluster's name in the file (`app`); needed where a node leads to several.
@@ -194,6 +218,9 @@ pub enum Command {
         /// Only lines that contain this.
         #[arg(long, value_name = "TEXT")]
         grep: Option<String>,
+        /// Only lines since then, from files that were put aside too: 10m, 2h, or 2026-11-25T03:00:00Z.
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        since: Option<SystemTime>,
     },
     /// Certificates of the sites.
     Tls {
@@ -237,6 +264,9 @@ pub struct Watch {
         value_parser = seconds
     )]
     pub every: Option<Duration>,
+    /// End after so many times.
+    #[arg(short = 'n', long = "count", value_name = "COUNT", requires = "every")]
+    pub rounds: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -248,6 +278,10 @@ pub enum Part {
     Drops,
     /// Every verdict of every interface.
     Interfaces,
+    /// Handshakes and certificates.
+    Tls,
+    /// Members of database clusters.
+    Mysql,
     /// How full each map is.
     Maps,
 }
@@ -408,6 +442,18 @@ fn name_server(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .or_else(|_| text.parse().map(|address: IpAddr| (address, 53).into()))
         .map_err(|_| "write an address, as 203.0.113.1 or 203.0.113.1:5353".to_owned())
+}
+
+/// So long ago, or a time by the clock.
+fn moment(text: &str) -> Result<SystemTime, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return SystemTime::now()
+            .checked_sub(ago)
+            .ok_or_else(|| "that is before all time".to_owned());
+    }
+    humantime::parse_rfc3339_weak(text).map_err(|_| {
+        "write how long ago, as 10m, or a time (UTC), as 2026-11-25T03:00:00Z".to_owned()
+    })
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

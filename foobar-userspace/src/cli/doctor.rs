@@ -1,6 +1,8 @@
 //! `foobar doctor`: looks at the machine, the names and the controller, and tells what pure judgement makes of it.
 
-use std::{fs, io};
+mod devices;
+
+use std::{fs, io, time::SystemTime};
 
 use foobar::{
     admin::{
@@ -9,8 +11,9 @@ use foobar::{
     },
     config::Config,
     doctor::{self, Finding, Grade},
-    kernel::{self, KernelError, pinned},
+    kernel::{self, KernelError, Seat, clock, pinned},
     names::{self, NameServer, NamesError},
+    proxy::material::Material,
     snapshot,
 };
 use serde::Serialize;
@@ -33,6 +36,8 @@ pub fn run(arguments: &Arguments, names: Option<NameServer>) -> Result<(), Failu
     let config = super::load(arguments)?;
     let mut findings = machine();
     findings.extend(interfaces(&config, &node)?);
+    let flaws = Material::flaws(&config, &node, SystemTime::now());
+    findings.extend(doctor::standing::files(&flaws));
     if let Some(server) = names {
         findings.extend(of_names(&config, server)?);
     }
@@ -67,6 +72,9 @@ fn machine() -> Vec<Finding> {
         doctor::capabilities(&read("/proc/self/status").unwrap_or_default()),
         doctor::bpf_compiler(read("/proc/sys/net/core/bpf_jit_enable").ok().as_deref()),
     ]
+    .into_iter()
+    .chain(clock::discipline().map(|discipline| doctor::standing::clock(&discipline)))
+    .collect()
 }
 
 fn interfaces(config: &Config, node: &str) -> Result<Vec<Finding>, Failure> {
@@ -74,9 +82,18 @@ fn interfaces(config: &Config, node: &str) -> Result<Vec<Finding>, Failure> {
         return Err(super::no_such_node(config, node));
     };
     let mut findings = Vec::new();
+    let mut mtus = Vec::new();
     for interface in &known.interfaces {
-        match kernel::seat(node, &interface.name, &interface.device) {
-            Ok(seat) => findings.push(doctor::interface(interface, &seat)),
+        let device = &interface.device;
+        match kernel::seat(node, &interface.name, device) {
+            Ok(Seat::NoDevice) => findings.push(doctor::interface(interface, &Seat::NoDevice)),
+            Ok(seat) => {
+                findings.push(doctor::interface(interface, &seat));
+                let traits = devices::traits(device, seat == Seat::Foobar { native: true });
+                mtus.extend(traits.mtu.map(|mtu| (device.clone(), mtu)));
+                let found = doctor::device::findings(&interface.name, device, &traits);
+                findings.extend(found);
+            }
             Err(error) => findings.push(Finding::fail(
                 format!("interface {}", interface.name),
                 chain(&error),
@@ -84,6 +101,7 @@ fn interfaces(config: &Config, node: &str) -> Result<Vec<Finding>, Failure> {
             )),
         }
     }
+    findings.extend(doctor::device::mtus(&mtus));
     Ok(findings)
 }
 
@@ -112,7 +130,14 @@ fn controller(arguments: &Arguments, config: &Config, node: &str) -> Result<Vec<
         .clone()
         .unwrap_or_else(|| config.admin.socket_of(node));
     let mut findings = match client::ask(&socket, &Request::Status) {
-        Ok(Response::Status(status)) => of_status(&status),
+        Ok(Response::Status(status)) => {
+            let mut findings = of_status(&status);
+            if let Ok(Response::Certificates(served)) = client::ask(&socket, &Request::Certificates)
+            {
+                findings.extend(doctor::standing::certificates(&served));
+            }
+            findings
+        }
         Ok(_) => Vec::new(),
         Err(ClientError::NotRunning { .. }) => vec![not_running(node)],
         Err(error) => return Err(error.into()),

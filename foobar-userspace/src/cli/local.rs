@@ -1,9 +1,11 @@
 //! What a command does by itself: serve a node, check a file, take programs off.
 
 use std::{
+    env,
     error::Error,
+    fs,
     io::{self, IsTerminal as _},
-    os::unix::net::UnixListener,
+    os::unix::{fs::MetadataExt as _, net::UnixListener},
     sync::Arc,
     time::SystemTime,
 };
@@ -25,7 +27,11 @@ use foobar::{
     succession::Ancestor,
 };
 use tokio::sync::broadcast;
-use tracing_subscriber::EnvFilter;
+use tracing::Subscriber;
+use tracing_subscriber::{
+    EnvFilter, Layer, fmt, layer::SubscriberExt as _, registry::LookupSpan,
+    util::SubscriberInitExt as _,
+};
 
 use super::{
     arguments::Arguments,
@@ -57,7 +63,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     runtime.block_on(async {
         let feeds = Feeds::new(controller::LINES);
         let book = feeds.lines.clone();
-        let record = move |deed| audit(deed, &book);
+        let record = move |deed| audit(&deed, &book);
         let (door, questions) =
             Door::open(listener, record, feeds.clone()).map_err(|error| Failure::failed(&error))?;
         possession.door = Some(door);
@@ -65,9 +71,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     })
 }
 
-/// Tells the log who changed what.
-fn audit(deed: Deed, lines: &broadcast::Sender<Arc<Line>>) {
-    if let Ok(text) = serde_json::to_string(&deed) {
+/// Tells the logs who changed what; where to is theirs to know.
+fn audit(deed: &Deed, lines: &broadcast::Sender<Arc<Line>>) {
+    if let Ok(text) = serde_json::to_string(deed) {
         // Nobody may be listening.
         let _ = lines.send(Arc::new(Line {
             at: deed.at,
@@ -75,15 +81,6 @@ fn audit(deed: Deed, lines: &broadcast::Sender<Arc<Line>>) {
             text,
         }));
     }
-    tracing::info!(
-        target: "audit",
-        user = deed.user.as_deref().unwrap_or("?"),
-        uid = deed.caller.uid,
-        pid = deed.caller.pid.unwrap_or_default(),
-        request = deed.request,
-        fields = %deed.fields,
-        result = deed.result,
-    );
 }
 
 /// All that the process before has, once this one has seen that it could serve.
@@ -130,11 +127,37 @@ fn log(verbose: u8) {
     // A kernel newer than the netlink crate is nothing to be warned of twice a second.
     let usual = format!("{level},netlink_packet_route=error");
     let filter = EnvFilter::try_from_env("FOOBAR_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let (journal, terminal) = match journal() {
+        Some(journal) => (Some(journal), None),
+        None => (None, Some(terminal())),
+    };
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(journal)
+        .with(terminal)
+        .init();
+}
+
+fn terminal<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
+    fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(colors(io::stderr().is_terminal()))
-        .init();
+}
+
+/// The journal itself where standard error leads to it, so that fields stay fields: `journalctl SERVICE=l7.www`.
+fn journal() -> Option<tracing_journald::Layer> {
+    let named = env::var("JOURNAL_STREAM").ok()?;
+    let error = fs::metadata("/proc/self/fd/2").ok()?;
+    // systemd.exec(5): whoever turned standard error away since does not want the journal.
+    if named != format!("{}:{}", error.dev(), error.ino()) {
+        return None;
+    }
+    let journal = tracing_journald::layer().ok()?;
+    Some(
+        journal
+            .with_field_prefix(None)
+            .with_syslog_identifier("foobar".to_owned()),
+    )
 }
 
 pub fn check(arguments: &Arguments) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use super::facts::Facts;
 use crate::{
-    config::{AccessFormat, LogTo},
+    config::AccessFormat,
     monitor::lines::{Line, Stream},
     proxy::AccessRecord,
 };
@@ -33,9 +33,6 @@ pub async fn run(
             AccessFormat::Combined => combined(&record),
             AccessFormat::Json => as_json(&record),
         };
-        if terms.file.to == LogTo::Journal {
-            tracing::info!(target: "access", "{text}");
-        }
         let at = since(record.at).as_nanos();
         // Nobody may be listening.
         let _ = lines.send(Arc::new(Line {
@@ -49,7 +46,7 @@ pub async fn run(
 fn as_json(record: &AccessRecord) -> String {
     json!({
         "time": humantime::format_rfc3339_millis(record.at).to_string(),
-        "site": &*record.site,
+        "site": format!("l7.{}", record.site),
         "client": record.client.ip(),
         "method": record.method,
         "host": record.host,
@@ -140,7 +137,7 @@ mod tests {
     fn record() -> AccessRecord {
         AccessRecord {
             at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
-            site: "l7.www".into(),
+            site: "www".into(),
             client: "198.51.100.7:51000".parse().expect("an address"),
             method: "GET".to_owned(),
             host: "www.foobar.com".to_owned(),
@@ -174,6 +171,7 @@ mod tests {
         assert!(!text.contains('\n'), "{text}");
         let fields: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(fields["status"], 200);
+        assert_eq!(fields["site"], "l7.www");
         assert_eq!(fields["seconds"], 0.0015);
         assert_eq!(fields["client"], "198.51.100.7");
         assert_eq!(fields["time"], "2023-11-14T22:13:20.250Z");

@@ -1,6 +1,6 @@
 //! What the controller answers to the questions of its administration.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use tokio::task;
 
@@ -10,7 +10,9 @@ use crate::{
         Question,
         api::{Maps, Packet, Refusal, Request, Response},
     },
-    config, explain,
+    config,
+    connections::{self, Listener},
+    explain,
     kernel::{Direction, KernelError, clock},
 };
 
@@ -22,6 +24,16 @@ impl Controller {
             let samples = self.monitoring.samples();
             tokio::spawn(async move {
                 let _ = question.answer.send(snapshot_of(&samples, maps).await);
+            });
+            return;
+        }
+        if let Request::Connections { filter, limit } = question.request {
+            // There may be many of them, too.
+            let node = self.options.node.clone();
+            let listeners = self.listeners();
+            task::spawn_blocking(move || {
+                let connections = connections_of(&node, &listeners, filter.as_deref(), limit);
+                let _ = question.answer.send(connections);
             });
             return;
         }
@@ -46,9 +58,10 @@ impl Controller {
             Request::Status => self
                 .status()
                 .map(|status| Response::Status(Box::new(status))),
-            Request::Snapshot { .. } => Err(Refusal::Failed {
-                message: "a snapshot is answered beside the loop".to_owned(),
+            Request::Snapshot { .. } | Request::Connections { .. } => Err(Refusal::Failed {
+                message: "this is answered beside the loop".to_owned(),
             }),
+            Request::Confirm => self.confirm(),
             Request::AlertTest { name } => self.rehearse(&name),
             Request::Reload { apply } => self.reload(apply).map(Response::Reloaded),
             Request::Rules => self.rule_lines().map(Response::Rules),
@@ -110,6 +123,30 @@ impl Controller {
             }),
             Request::ConfigShow => Ok(Response::ConfigText(config::show(&self.estate.config))),
         }
+    }
+
+    /// Where the proxy listens, each endpoint with all of its sites.
+    fn listeners(&self) -> Vec<Listener> {
+        let mut sites: BTreeMap<SocketAddr, Vec<&str>> = BTreeMap::new();
+        for service in self.estate.config.l7.values() {
+            if service.on != self.options.node {
+                continue;
+            }
+            for endpoint in service.listen.iter().chain(&service.redirect) {
+                sites.entry(*endpoint).or_default().push(&service.name);
+            }
+        }
+        sites
+            .into_iter()
+            .map(|(endpoint, names)| Listener {
+                endpoint,
+                sites: names
+                    .iter()
+                    .map(|name| format!("l7.{name}"))
+                    .collect::<Vec<_>>()
+                    .join(","),
+            })
+            .collect()
     }
 
     fn rehearse(&self, name: &str) -> Result<Response, Refusal> {
@@ -191,6 +228,19 @@ impl Controller {
             self.rule_lines()?,
         ))))
     }
+}
+
+fn connections_of(
+    node: &str,
+    listeners: &[Listener],
+    filter: Option<&str>,
+    limit: Option<u32>,
+) -> Result<Response, Refusal> {
+    let lines = connections::of_node(node, listeners).map_err(|error| refusal(&error))?;
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+    Ok(Response::Connections(connections::told(
+        lines, filter, limit,
+    )))
 }
 
 async fn snapshot_of(samples: &Samples, maps: Maps) -> Result<Response, Refusal> {

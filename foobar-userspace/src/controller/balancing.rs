@@ -191,10 +191,14 @@ impl Balancing {
         if !health.observe(result, check.rise, check.fall) {
             return false;
         }
+        let mut words = backend.label.split(' ');
+        let (service, backend, address) = (words.next(), words.next(), words.next());
         match health.observed() {
-            Observed::Up => tracing::info!(backend = backend.label, "up"),
+            Observed::Up => tracing::info!(service, backend, address, "up"),
             _ => tracing::warn!(
-                backend = backend.label,
+                service,
+                backend,
+                address,
                 reason = health.detail().unwrap_or_default(),
                 "down"
             ),

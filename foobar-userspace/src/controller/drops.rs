@@ -71,9 +71,6 @@ pub async fn run(
             }
         };
         for line in told {
-            if to == LogTo::Journal {
-                tracing::info!(target: "drops", "{}", line.text);
-            }
             let line = Arc::new(line);
             if is_logged {
                 let _ = lines.send(line.clone());

@@ -146,8 +146,19 @@ async fn sample(
         if !facts.borrow().in_service {
             continue;
         }
-        let snapshot = match samples.of_this_second().await {
-            Ok(snapshot) => snapshot,
+        let config = facts.borrow().config.clone();
+        let mut news = Vec::new();
+        let taken = samples
+            .of_this_second(|snapshot| {
+                let (lines, notices) = watch.look(&config, &node, snapshot, now(started));
+                news = notices;
+                lines
+            })
+            .await;
+        match taken {
+            Ok(snapshot) => {
+                publish.send_replace(Some(snapshot));
+            }
             Err(error) => {
                 if !failed {
                     tracing::warn!("no snapshot: {}", chain(&error));
@@ -157,12 +168,6 @@ async fn sample(
             }
         };
         failed = false;
-        let config = facts.borrow().config.clone();
-        let (lines, news) = watch.look(&config, &node, &snapshot, now(started));
-        let mut snapshot = Arc::unwrap_or_clone(snapshot);
-        snapshot.alerts.clone_from(&lines);
-        samples.stand(lines);
-        publish.send_replace(Some(Arc::new(snapshot)));
         for notice in news {
             if notices.try_send(notice).is_err() {
                 tracing::warn!("too many notices wait; one is not told");

@@ -25,7 +25,7 @@ use crate::{
     config::{self, Config, Diagnostics},
     probe::{self, Secrecy},
     proxy::{
-        AccessRecord, BackendTls, Memory, Report, Shared, Site, SiteBackend, Sites,
+        AccessTap, BackendTls, Memory, Report, Shared, Site, SiteBackend, Sites,
         admission::Admission,
         crew::{Crew, Standing},
         material::{Material, TicketBook},
@@ -88,7 +88,7 @@ impl Proxying {
         tickets: TicketBook,
         sockets: Sockets,
         tally: Tally,
-        access: Option<mpsc::Sender<AccessRecord>>,
+        access: AccessTap,
     ) -> (Self, ProxyInbox) {
         let secrecy: Arc<ArcSwap<HashMap<u32, Secrecy>>> = Arc::default();
         let known = secrecy.clone();
@@ -114,7 +114,7 @@ impl Proxying {
             shared: Shared {
                 tally,
                 reports,
-                access,
+                access: Some(access),
                 memory: Memory::new(getrandom::u64().unwrap_or_default()),
             },
             sockets: Some(sockets),
@@ -130,6 +130,15 @@ impl Proxying {
             acme,
         };
         (proxying, inbox)
+    }
+
+    /// Whether requests are noted from now on.
+    pub fn note_requests(&self, log: &config::AccessLog) {
+        match &self.shared.access {
+            Some(access) if log.file.to == config::LogTo::Nowhere => access.close(),
+            Some(access) => access.open(),
+            None => {}
+        }
     }
 
     /// Reads what a configuration names; changes nothing that serves.
@@ -291,7 +300,7 @@ impl Proxying {
             workers(&self.config),
             sockets,
             self.standing(),
-            Admission::new(&self.config),
+            Admission::new(&self.config, self.shared.tally.clone()),
             self.shared.clone(),
         )?;
         for (endpoint, purpose) in &crew.standing().endpoints {
@@ -416,6 +425,13 @@ impl Proxying {
                 Some((*id, secrecy))
             })
             .collect()
+    }
+
+    /// A worker lost a backend under a request, or could not reach it: its check does not wait for its turn.
+    pub fn doubt(&self, site: &str, backend: &str) {
+        if let Some(id) = self.upstreams.find(site, backend) {
+            self.checks.hurry(id);
+        }
     }
 
     pub fn observe(&mut self, observation: Observation<u32>) {
@@ -558,11 +574,10 @@ impl Proxying {
             )));
         }
         if let Some(crew) = &self.crew {
-            let counters = &crew.admission().counters;
-            let panics = counters.panics.load(std::sync::atomic::Ordering::Relaxed);
-            if panics > 0 {
+            let faults = crew.admission().faults();
+            if faults > 0 {
                 remarks.push(Remark::grave(format!(
-                    "the proxy: {panics} connections ended by a fault of foobar's own; please report it"
+                    "the proxy: {faults} connections ended by a fault of foobar's own; please report it"
                 )));
             }
             let wanted = workers(&self.config);

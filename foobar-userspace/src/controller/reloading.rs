@@ -16,17 +16,19 @@ use super::{
 };
 use crate::{
     admin::api::{Apply, Refusal, Reloaded},
-    config,
+    config::{self, Config},
     kernel::{Deployment, KernelError, Sizes},
 };
 
 impl Controller {
-    /// Everything is prepared before the first write; what fails half-way is taken back.
+    /// As [`Self::change_to`], to what the file says now.
     pub(super) fn reload(&mut self, how: Apply) -> Result<Reloaded, Refusal> {
+        let before = self.estate.config.clone();
         let result = self.try_reload(how);
         match &result {
             Ok(reloaded) if reloaded.applied => {
                 self.troubles.clear("reload");
+                self.begin_trial(how, before);
                 tracing::info!(
                     generation = reloaded.generation,
                     changes = reloaded.changes.len(),
@@ -34,7 +36,7 @@ impl Controller {
                 );
             }
             Ok(_) => {}
-            Err(refusal) if how == Apply::Now => {
+            Err(refusal) if how != Apply::DryRun => {
                 let first = refusal.to_string();
                 let first = first.lines().next().unwrap_or_default().to_owned();
                 self.troubles.grave(
@@ -53,6 +55,11 @@ impl Controller {
             config::load(&self.options.config).map_err(|problems| Refusal::BadConfiguration {
                 rendered: problems.render(false, RENDER_WIDTH),
             })?;
+        self.change_to(config, how)
+    }
+
+    /// Everything is prepared before the first write; what fails half-way is taken back.
+    pub(super) fn change_to(&mut self, config: Config, how: Apply) -> Result<Reloaded, Refusal> {
         let generation = self.estate.ruleset.generation + 1;
         let labels = self.estate.labels.clone();
         let next =
@@ -68,6 +75,7 @@ impl Controller {
                 applied: false,
                 generation: self.estate.ruleset.generation,
                 changes,
+                reverts_in_seconds: None,
             });
         }
         let balancing = self.balancing.replanned(next.plan.clone(), Instant::now());
@@ -83,6 +91,7 @@ impl Controller {
             return Err(refusal);
         }
         self.proxying.adopt(proxy);
+        self.proxying.note_requests(&next.config.log.access);
         self.troubles.clear("tls");
         if self.estate.config.admin != next.config.admin {
             tracing::warn!("the administration socket moves at the next start");
@@ -99,6 +108,7 @@ impl Controller {
             applied: true,
             generation,
             changes,
+            reverts_in_seconds: how.trial_seconds(),
         })
     }
 

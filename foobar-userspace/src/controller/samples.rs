@@ -57,29 +57,35 @@ impl Samples {
         let newest = self.kept().newest.clone();
         match newest {
             Some((at, snapshot)) if at.elapsed() < MOMENT && maps == Maps::LeftOut => Ok(snapshot),
-            _ => self.take(maps).await,
+            _ => {
+                let snapshot = self.read(maps, Against::LastButOne).await?;
+                Ok(self.kept().keep(snapshot))
+            }
         }
     }
 
-    /// The one of this second, which later ones are rated against.
-    pub async fn of_this_second(&self) -> Result<Arc<Snapshot>, KernelError> {
+    /// The one of this second, which later ones are rated against; `judge` says how alerts stand by it.
+    pub async fn of_this_second(
+        &self,
+        judge: impl FnOnce(&Snapshot) -> Vec<AlertLine> + Send,
+    ) -> Result<Arc<Snapshot>, KernelError> {
         let _turn = self.0.turn.lock().await;
         let maps = match &self.kept().maps {
             Some((at, _)) if at.elapsed() < MAPS_EVERY => Maps::LeftOut,
             _ => Maps::Counted,
         };
-        let snapshot = self.take(maps).await?;
+        // An alert is late by the span that its rates are of: one second here, not two.
+        let mut snapshot = self.read(maps, Against::LastSecond).await?;
+        let alerts = judge(&snapshot);
+        snapshot.alerts.clone_from(&alerts);
         let mut kept = self.kept();
+        kept.alerts = alerts;
+        let snapshot = kept.keep(snapshot);
         kept.seconds.push_back(snapshot.clone());
         if kept.seconds.len() > SECONDS {
             kept.seconds.pop_front();
         }
         Ok(snapshot)
-    }
-
-    /// How alerts stand; the next snapshots say it.
-    pub fn stand(&self, alerts: Vec<AlertLine>) {
-        self.kept().alerts = alerts;
     }
 
     /// How exports stand; the next snapshots say it.
@@ -100,7 +106,7 @@ impl Samples {
             .retain(|line| line.exporter != exporter || line.signal != signal);
     }
 
-    async fn take(&self, maps: Maps) -> Result<Arc<Snapshot>, KernelError> {
+    async fn read(&self, maps: Maps, against: Against) -> Result<Snapshot, KernelError> {
         let node = self.0.node.clone();
         let mut taken = task::spawn_blocking(move || snapshot::of_pins(&node, maps))
             .await
@@ -115,17 +121,35 @@ impl Samples {
         }
         taken.alerts.clone_from(&kept.alerts);
         taken.exports.clone_from(&kept.exports);
-        if let Some(earlier) = kept.seconds.front() {
+        let earlier = match against {
+            Against::LastSecond => kept.seconds.back(),
+            Against::LastButOne => kept.seconds.front(),
+        };
+        if let Some(earlier) = earlier {
             snapshot::rate(earlier, &mut taken);
         }
-        let taken = Arc::new(taken);
-        kept.newest = Some((Instant::now(), taken.clone()));
         Ok(taken)
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Kept {
+    fn keep(&mut self, snapshot: Snapshot) -> Arc<Snapshot> {
+        let snapshot = Arc::new(snapshot);
+        self.newest = Some((Instant::now(), snapshot.clone()));
+        snapshot
+    }
+}
+
+/// Which of the kept seconds rates are made against.
+#[derive(Clone, Copy, Debug)]
+enum Against {
+    LastSecond,
+    /// The last may be a moment old only, too short for a rate.
+    LastButOne,
 }
 
 /// Who asks more often than this sees the same.

@@ -55,6 +55,10 @@ impl Controller {
             Some(_) => Some(Refusal::Conflict {
                 message: "an upgrade is under way already".to_owned(),
             }),
+            None if self.trial.is_some() => Some(Refusal::Conflict {
+                message: "a reload is on trial; `foobar confirm` it first, or let it end"
+                    .to_owned(),
+            }),
             // What this binary would not read the next will hardly, and here the mistakes can be told.
             None => self.reload(Apply::DryRun).err(),
         };

@@ -49,14 +49,21 @@ fn write_down(notice: &Notice) {
         alert,
         severity,
         summary,
+        metric,
+        value,
         ..
     } = notice;
+    let service = notice.of.as_deref();
     match notice.news {
-        News::Fires => tracing::warn!(target: "alert", alert, severity, "fires: {summary}"),
-        News::StillFires => {
-            tracing::warn!(target: "alert", alert, severity, "still fires: {summary}");
+        News::Fires => {
+            tracing::warn!(target: "alert", alert, severity, metric, service, value, "fires: {summary}");
         }
-        News::Ends => tracing::info!(target: "alert", alert, severity, "ended: {summary}"),
+        News::StillFires => {
+            tracing::warn!(target: "alert", alert, severity, metric, service, value, "still fires: {summary}");
+        }
+        News::Ends => {
+            tracing::info!(target: "alert", alert, severity, metric, service, value, "ended: {summary}");
+        }
     }
 }
 

@@ -166,6 +166,15 @@ impl Upstreams {
         &self.plan
     }
 
+    /// Which one `backend` of `site` is: `web1:8443` of `www`.
+    #[must_use]
+    pub fn find(&self, site: &str, backend: &str) -> Option<u32> {
+        let mut pairs = self.plan.pairs();
+        pairs
+            .find(|(service, _, known)| service.name == site && *endpoint(known) == *backend)
+            .map(|(_, id, _)| id)
+    }
+
     /// Where the checks ask.
     pub fn aims(&self) -> HashMap<u32, Aim> {
         self.plan
@@ -193,16 +202,18 @@ impl Upstreams {
             return false;
         }
         let label = label(service, backend);
+        let mut words = label.split(' ');
+        let (service, backend) = (words.next(), words.next());
         match health.observed() {
             Observed::Up => {
-                tracing::info!(backend = label, "up");
+                tracing::info!(service, backend, "up");
                 if before == Observed::Down {
                     self.since.insert(id, now);
                 }
             }
             _ => {
                 let reason = health.detail().unwrap_or_default();
-                tracing::warn!(backend = label, reason, "down");
+                tracing::warn!(service, backend, reason, "down");
             }
         }
         true

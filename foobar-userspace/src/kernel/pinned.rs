@@ -84,6 +84,10 @@ pub fn counters(node: &str) -> Result<Counters, KernelError> {
     Tables::open(&pins.maps())?.counters()
 }
 
+pub(super) fn tables(node: &str) -> Result<Tables, KernelError> {
+    Tables::open(&deployed(node)?.maps())
+}
+
 /// What ids of each kind are called, by kind and id.
 ///
 /// # Errors

@@ -2,15 +2,52 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
+
+use tokio::sync::mpsc;
 
 use super::{Site, Worker, answers::Own, exchange::Ending, gate::Origin};
 use crate::{
     http::{Request, Version},
     tally::SiteCell,
 };
+
+/// Where requests are noted, while somebody wants them.
+#[derive(Clone, Debug)]
+pub struct AccessTap {
+    records: mpsc::Sender<AccessRecord>,
+    is_open: Arc<AtomicBool>,
+}
+
+impl AccessTap {
+    /// Closed at first. When `records` is full, records are lost.
+    #[must_use]
+    pub fn new(records: mpsc::Sender<AccessRecord>) -> Self {
+        Self {
+            records,
+            is_open: Arc::default(),
+        }
+    }
+
+    /// From the next request on.
+    pub fn open(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
+    }
+
+    pub fn close(&self) {
+        self.is_open.store(false, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Relaxed)
+    }
+}
 
 /// One request and its answer, as they ended.
 #[derive(Clone, Debug)]
@@ -118,7 +155,7 @@ pub(super) fn account(
         remark: ending.remark,
     };
     // A log that cannot keep up loses records, not requests.
-    let _ = log.try_send(record);
+    let _ = log.records.try_send(record);
 }
 
 /// The same of a request that the gate stopped.

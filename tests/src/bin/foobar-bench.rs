@@ -34,6 +34,11 @@ use foobar_lab::{
     nemesis::Nemesis,
     trials::{self, Plan},
 };
+use mimalloc::MiMalloc;
+
+/// As `foobar` has it: the proxy that is measured is a part of this program.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -88,6 +93,8 @@ enum Command {
     /// The writer of `mysql`, in the namespace where it is started.
     #[command(hide = true)]
     Write {
+        #[arg(long, default_value_t = ledger::WRITER)]
+        at: std::net::SocketAddr,
         #[arg(long)]
         writers: u32,
         #[arg(long)]
@@ -145,7 +152,7 @@ fn run() -> Result<()> {
             report.verdict()
         }
         Command::Proxy(options) => proxy::run(options),
-        Command::Write { writers, idle } => ledger::write(writers, idle),
+        Command::Write { at, writers, idle } => ledger::write(at, writers, idle),
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
     process::Command,
     sync::{Arc, Mutex},
     thread,
+    time::SystemTime,
 };
 
 use foobar_lab::debian;
@@ -21,6 +22,7 @@ pub struct Request {
     pub headers: BTreeMap<String, String>,
     pub path: String,
     pub text: Vec<u8>,
+    pub at: SystemTime,
 }
 
 #[derive(Clone, Debug)]
@@ -168,6 +170,7 @@ fn read(reader: &mut impl std::io::BufRead) -> Option<Request> {
         headers,
         path,
         text,
+        at: SystemTime::now(),
     })
 }
 

@@ -1,8 +1,11 @@
 //! `cargo xtask bench monitor`: what looking at a large node costs: 10,000 rules, 100 backends. Needs root.
 
+mod target;
+
 use std::{
     fmt::Write as _,
     fs,
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
     thread,
@@ -11,6 +14,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
+
+use self::target::Webhook;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -74,6 +79,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
             node.foobar(&["--help"])
         })?,
         node.own_use(Duration::from_secs(arguments.seconds))?,
+        node.alert(arguments.rounds)?,
     ];
     let good = rows.iter().all(|row| row.median <= row.bar);
     match arguments.output {
@@ -88,6 +94,7 @@ struct Node {
     files: PathBuf,
     foobar: PathBuf,
     controller: Child,
+    webhook: Webhook,
 }
 
 impl Node {
@@ -97,6 +104,8 @@ impl Node {
             .context("FOOBAR_BIN names the product; run `cargo xtask bench monitor`")?;
         let files = std::env::temp_dir().join(format!("foobar-bench-{}", std::process::id()));
         fs::create_dir_all(&files)?;
+        let webhook = Webhook::open()?;
+        fs::write(files.join("webhook-url"), webhook.url())?;
         fs::write(files.join("foobar.toml"), config(&files))?;
         let _ = command("ip", &["link", "del", DEVICE]);
         command(
@@ -106,6 +115,7 @@ impl Node {
             ],
         )?;
         command("ip", &["addr", "add", "192.0.2.1/24", "dev", DEVICE])?;
+        command("ip", &["addr", "replace", WATCHED, "dev", "lo"])?;
         for device in [DEVICE, "fbm1"] {
             command("ip", &["link", "set", device, "up"])?;
         }
@@ -122,6 +132,7 @@ impl Node {
             files,
             foobar,
             controller,
+            webhook,
         };
         let begun = Instant::now();
         while node.foobar(&["-o", "json", "stats"]).is_err() || node.scrape().is_err() {
@@ -211,6 +222,27 @@ impl Node {
         })
     }
 
+    /// From the moment at which a checked backend stops listening to the notice at a webhook, checks of 100 ms included.
+    fn alert(&self, rounds: usize) -> Result<Row> {
+        let mut took = Vec::new();
+        for _ in 0..rounds.max(9) {
+            let backend = TcpListener::bind((WATCHED, 80))?;
+            self.webhook.wait("resolved")?;
+            let begun = Instant::now();
+            drop(backend);
+            self.webhook.wait("firing")?;
+            took.push(begun.elapsed().as_secs_f64() * 1_000.0);
+        }
+        took.sort_by(f64::total_cmp);
+        Ok(Row {
+            what: "alert, to the webhook",
+            unit: "ms",
+            least: took[0],
+            median: took[took.len() / 2],
+            bar: 2_000.0,
+        })
+    }
+
     fn ticks(&self) -> Result<u64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.controller.id()))?;
         let (_, rest) = stat.rsplit_once(") ").context("a line of /proc/PID/stat")?;
@@ -229,6 +261,7 @@ impl Drop for Node {
             .args(["detach", "--all", "--node", NODE])
             .output();
         let _ = command("ip", &["link", "del", DEVICE]);
+        let _ = command("ip", &["addr", "del", WATCHED, "dev", "lo"]);
         let _ = fs::remove_dir_all(&self.files);
     }
 }
@@ -254,12 +287,16 @@ fn config(files: &Path) -> String {
         .map(|number| format!("{{ host = \"web{number}\", port = 80 }}"))
         .collect();
     format!(
-        "version = 1\n[hosts]\n{NODE} = {{ public = \"192.0.2.1\" }}\n{hosts}[nodes]\n{NODE} = {{ wan = {{ dev = \"{DEVICE}\", ingress = \"edge\" }} }}\n\
+        "version = 1\n[hosts]\n{NODE} = {{ public = \"192.0.2.1\" }}\nwatched = {{ private = \"{WATCHED}\" }}\n{hosts}[nodes]\n{NODE} = {{ wan = {{ dev = \"{DEVICE}\", ingress = \"edge\" }} }}\n\
          [firewall]\nedge = {{ policy = \"allow\", rules = [\n{rules}] }}\n\
-         [l4.plain]\non = \"{NODE}\"\nvip = [\"public:8080\"]\nbackends = [{}]\n\
-         [monitor]\nprometheus = {{ listen = \"public:9191\" }}\n[admin]\nsocket = \"{}/admin.sock\"\n",
+         [l4.plain]\non = \"{NODE}\"\nvip = [\"public:8080\"]\nbackends = [{1}]\n\
+         [l4.watched]\non = \"{NODE}\"\nvip = [\"public:8081\"]\nbackends = [{{ host = \"watched\", port = 80 }}]\n\
+         check = {{ tcp = true, every = \"100ms\", timeout = \"100ms\", rise = 1, fall = 1 }}\n\
+         [[alert]]\nname = \"lost\"\nmetric = \"backends-down\"\nof = \"l4.watched\"\nabove = 0\nnotify = \"ops\"\n\
+         [notify]\nops = {{ webhook = {{ file = \"{0}/webhook-url\" }} }}\n\
+         [monitor]\nprometheus = {{ listen = \"public:9191\" }}\n[admin]\nsocket = \"{0}/admin.sock\"\n",
+        files.display(),
         backends.join(", "),
-        files.display()
     )
 }
 
@@ -322,6 +359,8 @@ fn json(rows: &[Row]) -> serde_json::Value {
 
 const NODE: &str = "bench1";
 const DEVICE: &str = "fbm0";
+/// Of the backend that comes and goes.
+const WATCHED: &str = "192.0.2.2";
 const RULES: u32 = 10_000;
 const BACKENDS: u32 = 100;
 /// `getconf CLK_TCK` on every Linux there is.
