@@ -114,6 +114,8 @@ pub struct Cluster {
     hints: Vec<Lack>,
     /// The preflight held when all was well last.
     armed: bool,
+    /// As that, by what each member showed last, whether or not it answered: that all answer is asked when it comes to it.
+    sound: bool,
     /// Why a failover that is due does not take place.
     hindrance: Option<String>,
     role_changes: u64,
@@ -172,6 +174,7 @@ impl Cluster {
             lacks: Vec::new(),
             hints: Vec::new(),
             armed: false,
+            sound: false,
             hindrance: None,
             role_changes: 0,
             last_window: None,
@@ -587,21 +590,27 @@ impl Cluster {
         {
             return;
         }
-        let candidates: Vec<Candidate<'_>> = self
-            .members
-            .iter()
-            .enumerate()
-            .map(|(index, member)| Candidate {
-                picture: member
-                    .picture
-                    .as_ref()
-                    .filter(|_| !member.is_gone(&self.limits)),
-                survey: member.survey.as_ref(),
-                is_primary: index == writer,
-            })
-            .collect();
-        self.lacks = preflight::for_promotion(&candidates, &self.limits.own);
-        self.hints = preflight::hints(&candidates);
+        let candidates = |is_shown: &dyn Fn(&Member) -> bool| -> Vec<Candidate<'_>> {
+            self.members
+                .iter()
+                .enumerate()
+                .map(|(index, member)| Candidate {
+                    picture: member.picture.as_ref().filter(|_| is_shown(member)),
+                    survey: member.survey.as_ref(),
+                    is_primary: index == writer,
+                })
+                .collect()
+        };
+        let own = &self.limits.own;
+        let sound = preflight::for_promotion(&candidates(&|_| true), own).is_empty();
+        let shown = candidates(&|member| !member.is_gone(&self.limits));
+        let (lacks, hints) = (
+            preflight::for_promotion(&shown, own),
+            preflight::hints(&shown),
+        );
+        self.sound = self.limits.mode == Mode::Promote && sound;
+        self.lacks = lacks;
+        self.hints = hints;
         self.armed = self.limits.mode == Mode::Promote && self.lacks.is_empty();
     }
 }

@@ -125,6 +125,20 @@ fn a_primary_and_a_replica_lost_together_promote_nobody() {
 }
 
 #[test]
+fn a_replica_that_was_away_when_the_primary_died_is_waited_for() {
+    let mut world = alone();
+    world.happen(&of_first(Fault::Hide(2)));
+    world.run(20);
+    world.happen(&Event::Kill(0));
+    world.run(20);
+    assert_eq!((world.writer(0), world.automatic), (None, 0), "N3");
+    world.happen(&of_first(Fault::Show(2)));
+    world.run(50);
+    assert_eq!((world.writer(0), world.automatic), (Some(1), 1));
+    world.assert_nothing_lost();
+}
+
+#[test]
 fn a_wrong_password_and_a_sleeping_controller_are_no_deaths() {
     let mut world = alone();
     for member in 0..3 {
