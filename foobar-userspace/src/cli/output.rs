@@ -124,7 +124,8 @@ pub fn bad(text: impl ToString) -> Cell {
 /// `48.2k`: three digits that count; rates below ten keep a decimal.
 pub fn short(number: f64) -> String {
     const UNITS: [&str; 6] = ["", "k", "M", "G", "T", "P"];
-    let mut scaled = number;
+    // The sum of no numbers is -0.0.
+    let mut scaled = number + 0.0;
     let mut unit = 0;
     while scaled >= 999.5 && unit + 1 < UNITS.len() {
         scaled /= 1_000.0;
@@ -188,6 +189,7 @@ mod tests {
     fn numbers_keep_three_digits() {
         for (number, expected) in [
             (0.0, "0"),
+            (-0.0, "0"),
             (0.5, "0.5"),
             (7.0, "7"),
             (999.0, "999"),
