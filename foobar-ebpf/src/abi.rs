@@ -134,6 +134,10 @@ impl Vip {
     pub const REFUSE: u32 = 4;
     /// Nobody is served once the deadline in `LEASES` has passed.
     pub const LEASED: u32 = 8;
+    /// An endpoint of this host itself: closed to all but peers once the deadline in `LEASES` has passed.
+    pub const GUARDED: u32 = 16;
+    /// No endpoint but a host, by its address alone: nothing that is guarded is closed to it.
+    pub const PEER: u32 = 32;
 }
 
 /// Value of `RETURNS_*`: what a packet *from* a backend's endpoint is rewritten to.

@@ -18,6 +18,7 @@ pub mod family;
 pub mod firewall;
 pub mod flow;
 pub mod frame;
+pub mod guard;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
 pub mod packet;

@@ -7,6 +7,7 @@ use crate::{
     firewall::{self, Outcome, Ruling},
     flow,
     frame::Frame,
+    guard,
     packet::{self, Fragment, Network, Origin, Packet, Parse},
     rewrite::{self, Rewrite},
     session,
@@ -123,8 +124,13 @@ fn ingress_of<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
     if is_balanced_protocol(packet.protocol) {
         let endpoint = F::endpoint(packet.destination, packet.ports.1, packet.protocol);
         if let Some(vip) = tables.vip(&endpoint).copied() {
-            return to_backend(frame, packet, &vip, ruling, tables)
-                .unwrap_or_else(|reason| answer(frame, packet, reason));
+            if vip.flags & Vip::GUARDED == 0 {
+                return to_backend(frame, packet, &vip, ruling, tables)
+                    .unwrap_or_else(|reason| answer(frame, packet, reason));
+            }
+            if let Some(reason) = guard::closes(packet, &vip, tables) {
+                return answer(frame, packet, reason);
+            }
         }
         if !packet.opens_tcp()
             && let Some(verdict) = from_backend(frame, packet, tables)
@@ -244,6 +250,7 @@ fn icmp_error<F: Rewrite, T: Frame, M: Tables + TablesOf<F>>(
     let endpoint = F::endpoint(other.source, other.ports.0, other.protocol);
     if other.source == packet.destination
         && let Some(vip) = tables.vip(&endpoint).copied()
+        && vip.flags & Vip::GUARDED == 0
     {
         return error_to_backend(frame, packet, other, &vip, tables);
     }

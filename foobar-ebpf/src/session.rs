@@ -181,7 +181,7 @@ fn refusal(vip: &Vip) -> Reason {
 
 /// A RST is never answered with one.
 #[inline(always)]
-fn reset<F: Parse>(packet: &Packet<F>) -> Reason {
+pub(crate) fn reset<F: Parse>(packet: &Packet<F>) -> Reason {
     if packet.tcp_flags & TcpHeader::RST != 0 || packet.is_later_fragment() {
         Reason::NoBackend
     } else {

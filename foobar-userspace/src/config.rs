@@ -41,8 +41,8 @@ pub use self::{
         Notify, NotifyBy, Otlp, Quantile, Severity, Side, Signals, SumoLogic, Threshold,
     },
     mysql::{
-        Account, EndpointRole, Fallback, MysqlCheck, MysqlMember, MysqlMode, MysqlService,
-        OnWriteStall, RejoinWish,
+        Account, EndpointRole, Fallback, MysqlBalancer, MysqlCheck, MysqlMember, MysqlMode,
+        MysqlService, OnWriteStall, RejoinWish,
     },
     quantity::{Quantity, Unit},
     schema::schema,
@@ -266,9 +266,18 @@ pub struct L4Service {
     pub vips: Vec<SocketAddr>,
     pub protocol: Protocol,
     pub on_loss: OnLoss,
+    pub tenure: Tenure,
     pub backends: Vec<Backend>,
     pub check: Option<Check>,
     pub place: Place,
+}
+
+/// How long the packet path goes on without a word of its controller.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Tenure {
+    ForEver,
+    /// Until a deadline that the controller renews.
+    Leased,
 }
 
 /// What becomes of the flows of a backend that is lost.

@@ -50,7 +50,7 @@ use self::{
     apply::{Desired, apply, apply_sets, set_backend, set_ring},
     balancing::Balancing,
     checks::{Checks, Observation},
-    clusters::{Clusters, Steered},
+    clusters::{Clusters, Lease, Steered},
     estate::{Estate, EstateError},
     facts::Facts,
     members::{Members, Now},
@@ -66,7 +66,7 @@ use self::{
 use crate::{
     admin::{
         Door, Feeds, Question,
-        api::{Apply, Refusal, Response},
+        api::{Apply, ClusterStatus, Refusal, Response},
     },
     balancer::Ring,
     config::{self, Diagnostics},
@@ -272,6 +272,8 @@ struct Controller {
     desired: Desired,
     /// Epochs of the backends at which their lost sessions were ended.
     swept: BTreeMap<u32, u32>,
+    /// How many sessions of each service were ended.
+    reset: BTreeMap<String, u64>,
     in_service: bool,
     checks: Checks<u32>,
     clusters: Clusters,
@@ -391,6 +393,7 @@ impl Controller {
             loaded_at: SystemTime::now(),
             desired: Desired::default(),
             swept: BTreeMap::new(),
+            reset: BTreeMap::new(),
             in_service: false,
             hops: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -585,6 +588,7 @@ impl Controller {
         self.clusters.aim(self.estate.clusters(), |endpoint| {
             self.balancing.has_slots(endpoint)
         });
+        self.clusters.guard(self.estate.config.mysql.values());
         let wanted = self.wanted.keys().copied();
         let targets: BTreeSet<IpAddr> =
             self.balancing.targets().into_iter().chain(wanted).collect();
@@ -601,12 +605,40 @@ impl Controller {
     /// Leads a cluster's addresses to whom its roles say, and acknowledges it.
     fn follow_roles(&mut self, steered: &Steered) {
         let now = Instant::now();
+        let ends = |lease: &&Lease| lease.until.is_none();
+        if let Some(lease) = steered.lease.as_ref().filter(ends) {
+            self.renew(lease);
+        }
         let mut changed = false;
         for (endpoint, shares) in &steered.endpoints {
             changed |= self.balancing.impose(endpoint, shares, now);
         }
         if changed {
             self.bring_balancing();
+        }
+        if let Some(lease) = &steered.lease {
+            self.renew(lease);
+        }
+    }
+
+    /// Lets an address be served until then, where the packet path was brought to whom it shall lead to.
+    fn renew(&mut self, lease: &Lease) {
+        if !self.in_service || lease.until.is_some() && self.troubles.has("balancing") {
+            return;
+        }
+        let until = lease.until.map_or(0, clock::at);
+        let leased: Vec<u32> = self
+            .balancing
+            .vips()
+            .iter()
+            .filter(|(_, vip)| vip.service == lease.endpoint)
+            .map(|(id, _)| *id)
+            .collect();
+        for vip in leased {
+            match self.deployment.tables_mut().leases.set(vip, until) {
+                Ok(()) => self.troubles.clear("lease"),
+                Err(error) => self.troubles.grave("lease", chain(&error)),
+            }
         }
     }
 
@@ -667,6 +699,16 @@ impl Controller {
         Ok(())
     }
 
+    fn clusters_told(&self) -> Vec<ClusterStatus> {
+        let mut clusters = self.clusters.status();
+        for cluster in &mut clusters {
+            let endpoints = ["write", "read"].map(|role| format!("{}.{role}", cluster.name));
+            let reset = endpoints.iter().filter_map(|name| self.reset.get(name));
+            cluster.flows_reset = reset.sum();
+        }
+        clusters
+    }
+
     /// Only where a service resets, and a backend of one was lost since the last time.
     fn end_lost_sessions(&mut self) {
         let epochs: BTreeMap<u32, u32> = self
@@ -679,9 +721,13 @@ impl Controller {
         }
         let vips = self.balancing.vips();
         match resets::end_lost(&mut self.deployment, vips, &self.desired.backends) {
-            Ok(0) => self.swept = epochs,
-            Ok(flows) => {
-                tracing::info!(flows, "reset: their backend is lost");
+            Ok(ended) => {
+                for (id, flows) in ended {
+                    if let Some(vip) = vips.get(&id) {
+                        tracing::info!(flows, vip = vip.label, "reset: their backend is lost");
+                        *self.reset.entry(vip.service.clone()).or_default() += flows;
+                    }
+                }
                 self.swept = epochs;
             }
             Err(error) => tracing::warn!(
@@ -773,7 +819,7 @@ impl Controller {
             interfaces: self.interfaces(),
             services: self.services(),
             certificates: self.proxying.certificates(),
-            clusters: self.clusters.status(),
+            clusters: self.clusters_told(),
         });
     }
 
@@ -788,6 +834,7 @@ impl Controller {
                 }
                 Report::Lost { site, backend } => {
                     tracing::debug!(%site, %backend, "lost under a request");
+                    self.proxying.doubt(&site, &backend);
                 }
                 Report::Ejected { site, backend, why } => {
                     tracing::warn!(%site, %backend, why, "left out for a while");

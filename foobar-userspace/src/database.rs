@@ -6,6 +6,7 @@ mod hand;
 mod mariadb;
 mod mysql;
 mod probe;
+mod survey;
 mod talk;
 mod watch;
 
@@ -13,5 +14,5 @@ pub use self::{
     hand::{Hand, Heard, Peer, Stage},
     probe::{Beat, now, probe},
     talk::{Endpoint, Talk},
-    watch::{Seen, watch},
+    watch::{Seen, listen, watch},
 };

@@ -16,6 +16,7 @@ mod refusal;
 mod request;
 mod response;
 mod target;
+mod trailers;
 
 #[cfg(test)]
 pub(crate) mod corpus;
@@ -28,8 +29,9 @@ pub use self::{
     frames::{Flood, Meter},
     head::{End, Limits, end_of_head},
     host::{bare_host, is_host},
-    onward::{Answering, Forwarded, VIA, write_request, write_response},
+    onward::{Answering, Forwarded, VIA, write_last_chunk, write_request, write_response},
     refusal::Refusal,
     request::{Body, Pseudo, Request, Version, from_http2, parse_request},
     response::{AnswerBody, Asked, BadAnswer, Response, from_http2_answer, parse_response},
+    trailers::{Trailer, trailers_of_http2, without_underscores},
 };

@@ -14,6 +14,7 @@ pub mod crew;
 mod ends;
 mod exchange;
 mod gate;
+mod gathered;
 mod http1;
 mod http2;
 mod link;
@@ -28,6 +29,7 @@ mod samples;
 mod shared;
 mod sites;
 pub mod sockets;
+mod spares;
 mod stream_pool;
 #[cfg(test)]
 mod tests;
@@ -79,7 +81,7 @@ pub struct ClientCertificate {
     pub fingerprint: String,
 }
 
-/// Serves a client's connection to its end. Runs inside a `LocalSet`.
+/// Serves a client's connection to its end. Runs where `spawn_local` may be called.
 pub async fn serve<S>(stream: S, peer: Peer, worker: Rc<Worker>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,

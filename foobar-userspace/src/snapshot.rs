@@ -31,6 +31,9 @@ pub fn of_pins(node: &str, maps: Maps) -> Result<Snapshot, KernelError> {
     if let Ok(words) = Mapped::look(node, PROXY_TALLY) {
         let tally = tally::Tally::new(Arc::new(words));
         snapshot.sites = sites::read(&counters, &tally);
+        if !snapshot.sites.is_empty() {
+            snapshot.door = sites::door(&tally);
+        }
     }
     if maps == Maps::Counted {
         snapshot.maps = kernel::pinned::fill(node)?

@@ -17,8 +17,7 @@ pub const MAX_SITES: u32 = 64;
 pub const MAX_SITE_BACKENDS: u32 = 512;
 
 /// Words of the whole array.
-pub const WORDS: usize =
-    MAX_SITES as usize * SITE_WORDS + MAX_SITE_BACKENDS as usize * BACKEND_WORDS;
+pub const WORDS: usize = DOOR + DOOR_WORDS;
 
 macro_rules! cells {
     ($(#[$about:meta])* $name:ident { $($(#[$help:meta])* $cell:ident = $text:literal,)* }) => {
@@ -69,7 +68,7 @@ cells! {
         Retries = "retries",
         /// Retries that the budget did not allow.
         RetriesDenied = "retries_denied",
-        /// In flight on a backend that died, and not safe to try again.
+        /// In flight on a backend that died or closed, and not tried again: that was not safe, or the answer had begun.
         Lost = "lost",
         BytesIn = "bytes_in",
         BytesOut = "bytes_out",
@@ -119,6 +118,29 @@ cells! {
     }
 }
 
+cells! {
+    /// What became of connections before any request, whichever site they were for.
+    DoorCell {
+        Accepted = "accepted",
+        /// More connections than may be at once.
+        RefusedFull = "refused_full",
+        /// More of one client than may be at once.
+        RefusedClient = "refused_client",
+        /// More handshakes of one client than its rate allows.
+        RefusedRate = "refused_rate",
+        /// Handshakes that failed: what the client sent, or could not do.
+        HandshakesFailed = "handshakes_failed",
+        /// Handshakes not finished in time.
+        HandshakesTimedOut = "handshakes_timed_out",
+        /// Names that no site has.
+        UnknownName = "unknown_name",
+        /// Connections that a trusted sender began without a good PROXY header.
+        BadProxied = "bad_proxied",
+        /// Faults of foobar's own: should stay 0 in production.
+        Faults = "faults",
+    }
+}
+
 /// The counters as writers and readers share them.
 #[derive(Clone)]
 pub struct Tally(Arc<dyn Deref<Target = [AtomicU64]> + Send + Sync>);
@@ -154,6 +176,10 @@ impl Tally {
         );
     }
 
+    pub fn add_at_door(&self, cell: DoorCell) {
+        self.bump(Some(DOOR + cell as usize), 1);
+    }
+
     /// An answer of the site to a client.
     pub fn answered(&self, site: u32, status: u16, took: Duration) {
         if let Some(block) = site_block(site) {
@@ -184,6 +210,11 @@ impl Tally {
     #[must_use]
     pub fn backend(&self, backend: u32, cell: BackendCell) -> u64 {
         backend_block(backend).map_or(0, |block| self.read(block + cell as usize))
+    }
+
+    #[must_use]
+    pub fn at_door(&self, cell: DoorCell) -> u64 {
+        self.read(DOOR + cell as usize)
     }
 
     /// From the head of the request to the end of the answer.
@@ -329,9 +360,13 @@ pub const BUCKETS: usize = 94;
 const LOWEST: usize = 4;
 const SITE_WORDS: usize = 128;
 const BACKEND_WORDS: usize = 120;
+const DOOR_WORDS: usize = 32;
+/// After all blocks.
+const DOOR: usize = MAX_SITES as usize * SITE_WORDS + MAX_SITE_BACKENDS as usize * BACKEND_WORDS;
 
 const _: () = assert!(SiteCell::ALL.len() + BUCKETS <= SITE_WORDS);
 const _: () = assert!(BackendCell::ALL.len() + BUCKETS <= BACKEND_WORDS);
+const _: () = assert!(DoorCell::ALL.len() <= DOOR_WORDS);
 
 #[cfg(test)]
 mod tests {
@@ -342,10 +377,16 @@ mod tests {
         let tally = Tally::private();
         tally.add(1, SiteCell::Retries, 3);
         tally.add_to_backend(0, BackendCell::Resets, 2);
+        tally.add_at_door(DoorCell::RefusedRate);
         tally.answered(1, 204, Duration::from_millis(3));
         assert_eq!(tally.site(1, SiteCell::Retries), 3);
         assert_eq!(tally.site(1, SiteCell::Status2xx), 1);
         assert_eq!(tally.backend(0, BackendCell::Resets), 2);
+        let door: Vec<u64> = DoorCell::ALL
+            .iter()
+            .map(|cell| tally.at_door(*cell))
+            .collect();
+        assert_eq!(door, [0, 0, 0, 1, 0, 0, 0, 0, 0]);
         let sum: u64 = (0..MAX_SITES)
             .flat_map(|site| SiteCell::ALL.iter().map(move |cell| (site, *cell)))
             .map(|(site, cell)| tally.site(site, cell))

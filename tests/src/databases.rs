@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use foobar::config::{Config, Host};
 
-use crate::{STATE, in_namespace, processes::Processes, servers};
+use crate::{STATE, in_namespace, processes::Processes, servers, template};
 
 /// Which databases the servers of the lab run.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
@@ -56,6 +56,19 @@ impl Databases {
         }
     }
 
+    /// The configuration for this set-up: who decides among the databases is what is decided with.
+    #[must_use]
+    pub fn adapt(self, config: &str) -> String {
+        match self {
+            Self::None | Self::Mariadb | Self::Mysql => config.to_owned(),
+            Self::Galera | Self::GroupReplication => config
+                .lines()
+                .filter(|line| !OF_PROMOTE.iter().any(|key| line.starts_with(key)))
+                .map(|line| line.replace("mode = \"promote\"", "mode = \"consensus\"") + "\n")
+                .collect(),
+        }
+    }
+
     /// Why it cannot be had on this machine, if so.
     #[must_use]
     pub fn missing(self) -> Option<String> {
@@ -77,6 +90,19 @@ impl Databases {
             Self::Mysql | Self::GroupReplication => mysql::spawn(server, processes),
         }?;
         wait_for(server)
+    }
+}
+
+impl Databases {
+    /// Makes a replica anew from the primary, as an operator does with one that has what nobody acknowledged.
+    ///
+    /// # Errors
+    /// When it does not come to follow, or this set-up never needs it.
+    pub fn rebuild(self, server: &str, primary: &str, processes: &Processes) -> Result<()> {
+        match self {
+            Self::Mysql => mysql::rebuild(server, primary, processes),
+            _ => bail!("{server} is to be rebuilt, and this set-up never comes to that"),
+        }
     }
 }
 
@@ -128,6 +154,21 @@ pub fn sql(server: &str, text: &str) -> Result<String> {
         );
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Runs SQL as the account that moves roles, by the port that has connections of its own.
+///
+/// # Errors
+/// What the server said.
+pub fn administer(server: &str, text: &str) -> Result<()> {
+    let mut command = in_namespace(server, "timeout");
+    command
+        .args(["15", "mariadb", "--no-defaults", "--connect-timeout=3"])
+        .arg(format!("--host=10.0.0.{}", server_id(server)))
+        .args(["--port=3308", &format!("--user={}", ADMIN.0)])
+        .arg(format!("--password={}", ADMIN.1))
+        .args(["--execute", text]);
+    template::run(&mut command).with_context(|| format!("{server}: {text}"))
 }
 
 fn client(server: &str) -> Command {
@@ -196,6 +237,14 @@ fn schema() -> String {
     )
 }
 
+/// Lines of `[mysql.app]` that only `mode = "promote"` may have.
+const OF_PROMOTE: [&str; 5] = [
+    "admin = ",
+    "replication = ",
+    "on-write-stall = ",
+    "rejoin = ",
+    "cool-down = ",
+];
 /// How many of the application's tables have arrived.
 const SHOP: &str = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'shop'";
 const PATIENCE: Duration = Duration::from_secs(60);

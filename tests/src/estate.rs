@@ -7,15 +7,16 @@
 use std::{
     collections::BTreeMap,
     env, fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{self, Command, Output},
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
 use foobar::admin::api::Maps;
 
-use crate::{Lab, Options, databases::Databases, in_namespace};
+use crate::{Lab, Options, databases::Databases, disks::Disks, in_namespace};
 
 pub const SERVICE: &str = "http://203.0.113.10:8080";
 pub const SERVICE6: &str = "http://[2001:db8::10]:8080";
@@ -30,22 +31,50 @@ pub struct Estate {
 
 impl Estate {
     pub fn up() -> Self {
+        Self::up_with(Databases::default(), Disks::Shared)
+    }
+
+    /// With another set-up of databases, or on other disks.
+    pub fn up_with(databases: Databases, disks: Disks) -> Self {
+        Self::up_from(example(), databases, disks)
+    }
+
+    /// With another configuration, made of the text of the example.
+    pub fn up_as(change: impl FnOnce(String) -> String) -> Self {
+        let text = fs::read_to_string(example()).expect("the example");
+        let path = env::temp_dir().join(format!("foobar-lab-{}.toml", process::id()));
+        fs::write(&path, change(text)).expect("written");
+        Self::up_from(path, Databases::default(), Disks::Shared)
+    }
+
+    fn up_from(config: PathBuf, databases: Databases, disks: Disks) -> Self {
         let lock = crate::lock().expect("the lab is free");
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let foobar = env::var_os("FOOBAR_BIN")
             .map(PathBuf::from)
             .expect("FOOBAR_BIN names the product; run `cargo xtask test`");
         let options = Options {
-            config: root.join("config/foobar.toml"),
+            config,
             foobar: Some(foobar.clone()),
-            databases: Databases::default(),
+            databases,
         };
-        let lab = Lab::up(&options, &mut |_| {}).unwrap_or_else(|error| panic!("{error:#}"));
+        let lab =
+            Lab::up_on(disks, &options, &mut |_| {}).unwrap_or_else(|error| panic!("{error:#}"));
         Self {
             lab,
             foobar,
             _lock: lock,
         }
+    }
+
+    /// With such databases; where they cannot be had, nothing, and the run counts the test as skipped.
+    pub fn up_if_possible(test: &str, databases: Databases) -> Option<Self> {
+        if let Some(why) = databases.missing() {
+            // Past the harness, which keeps what tests that do not fail print to itself.
+            let line = format!("\nskipped: {test}: {}\n", why.replace('\n', " "));
+            let _ = io::stderr().write_all(line.as_bytes());
+            return None;
+        }
+        Some(Self::up_with(databases, Disks::Shared))
     }
 
     /// One request from the internet; the server that answered.
@@ -153,6 +182,10 @@ impl Estate {
         assert!(text.contains(from), "{from} is in the configuration");
         fs::write(&path, text.replace(from, to)).expect("written");
     }
+}
+
+fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/foobar.toml")
 }
 
 impl Drop for Estate {

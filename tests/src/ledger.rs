@@ -20,11 +20,15 @@ use crate::{databases, in_namespace};
 pub enum Entry {
     /// Acknowledged, by this server in this term.
     Acked(Ack),
-    /// Sent, and never answered: it may be there or not.
-    Unknown { id: u64, sent: u64 },
+    /// Sent, and the connection broke at this time: it may be there or not.
+    Unknown { id: u64, sent: u64, at: u64 },
+    /// Sent, and given up without an answer.
+    Silent { id: u64, sent: u64 },
     /// Answered by an error: it is not there.
     Refused { id: u64, sent: u64 },
-    /// A connection that said nothing was told that it is over.
+    /// A connection that says nothing more waits from now on.
+    Waits { connection: u64 },
+    /// Such a connection was told that it is over.
     Cut { connection: u64, at: u64 },
 }
 
@@ -44,7 +48,9 @@ pub struct Ledger {
     pub acks: Vec<Ack>,
     pub unknown: Vec<u64>,
     pub refused: usize,
+    /// When connections were cut, of those that waited and of those that wrote.
     pub cuts: Vec<u64>,
+    pub broken: Vec<u64>,
 }
 
 /// A writer under way in a namespace.
@@ -60,11 +66,27 @@ impl Writer {
     /// # Errors
     /// When it cannot be started.
     pub fn start(program: &Path, namespace: &str, writers: u32, idle: u32) -> Result<Self> {
+        Self::start_at(WRITER, program, namespace, writers, idle)
+    }
+
+    /// As [`Self::start`], by another balancer's address.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_at(
+        address: SocketAddr,
+        program: &Path,
+        namespace: &str,
+        writers: u32,
+        idle: u32,
+    ) -> Result<Self> {
         let path = Path::new(crate::STATE).join(format!("ledger-{}", now()));
         let file = fs::File::create(&path)?;
         let child = in_namespace(namespace, program)
             .args([
                 "write",
+                "--at",
+                &address.to_string(),
                 "--writers",
                 &writers.to_string(),
                 "--idle",
@@ -79,8 +101,18 @@ impl Writer {
     /// How many acknowledgements there are by now.
     #[must_use]
     pub fn acked(&self) -> usize {
+        self.lines("A ")
+    }
+
+    /// How many connections have ever waited by now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.lines("W ")
+    }
+
+    fn lines(&self, kind: &str) -> usize {
         let text = fs::read_to_string(&self.path).unwrap_or_default();
-        text.lines().filter(|line| line.starts_with("A ")).count()
+        text.lines().filter(|line| line.starts_with(kind)).count()
     }
 
     /// What is written down so far; the last line may be half.
@@ -117,8 +149,13 @@ impl Ledger {
         for line in whole.lines() {
             match Entry::parse(line).with_context(|| format!("not a line of a ledger: {line}"))? {
                 Entry::Acked(ack) => ledger.acks.push(ack),
-                Entry::Unknown { id, .. } => ledger.unknown.push(id),
+                Entry::Unknown { id, at, .. } => {
+                    ledger.unknown.push(id);
+                    ledger.broken.push(at);
+                }
+                Entry::Silent { id, .. } => ledger.unknown.push(id),
                 Entry::Refused { .. } => ledger.refused += 1,
+                Entry::Waits { .. } => {}
                 Entry::Cut { at, .. } => ledger.cuts.push(at),
             }
         }
@@ -151,19 +188,25 @@ impl Ledger {
         count
     }
 
-    /// From `fault` to the first write that was sent and acknowledged after the longest silence that follows it.
+    /// The longest silence of the acknowledgements after `fault`; a server that ends gracefully may go on for a while.
     #[must_use]
     pub fn outage(&self, fault: u64) -> Option<Duration> {
-        let last = self.acks.iter().rfind(|ack| ack.acked <= fault);
-        let mut before = last.map_or(fault, |_| fault);
-        let mut longest = (0, 0);
+        let mut before = fault;
+        let mut longest = 0;
         for ack in self.acks.iter().filter(|ack| ack.acked > fault) {
-            longest = longest.max((ack.acked - before, ack.acked));
+            longest = longest.max(ack.acked - before);
             before = ack.acked;
         }
-        let (_, end) = longest;
-        let interrupted = longest.0 >= NOTICED;
-        interrupted.then(|| Duration::from_micros(end - fault))
+        (longest >= NOTICED).then(|| Duration::from_micros(longest))
+    }
+
+    /// How often another server acknowledged than the one before, in the order of time.
+    #[must_use]
+    pub fn changes_of_server(&self) -> usize {
+        self.acks
+            .windows(2)
+            .filter(|pair| matches!(pair, [one, next] if one.server != next.server))
+            .count()
     }
 }
 
@@ -183,6 +226,14 @@ impl Entry {
             "U" => Self::Unknown {
                 id: number()?,
                 sent: number()?,
+                at: number()?,
+            },
+            "S" => Self::Silent {
+                id: number()?,
+                sent: number()?,
+            },
+            "W" => Self::Waits {
+                connection: number()?,
             },
             "R" => Self::Refused {
                 id: number()?,
@@ -197,12 +248,13 @@ impl Entry {
     }
 }
 
-/// The ids that a server has.
+/// The ids from `first` on that a server has.
 ///
 /// # Errors
 /// What the server said.
-pub fn rows(server: &str) -> Result<BTreeSet<u64>> {
-    databases::sql(server, "SELECT id FROM shop.orders")?
+pub fn rows(server: &str, first: u64) -> Result<BTreeSet<u64>> {
+    let query = format!("SELECT id FROM shop.orders WHERE id >= {first}");
+    databases::sql(server, &query)?
         .lines()
         .map(|line| line.parse().context("not an id"))
         .collect()
@@ -213,11 +265,23 @@ pub fn rows(server: &str) -> Result<BTreeSet<u64>> {
 /// # Errors
 /// When they differ for too long.
 pub fn wait_until_equal(servers: &[&str], patience: Duration) -> Result<()> {
+    wait_until_equal_from(0, servers, patience)
+}
+
+/// As [`wait_until_equal`], for the rows from `first` on.
+///
+/// # Errors
+/// As [`wait_until_equal`].
+pub fn wait_until_equal_from(first: u64, servers: &[&str], patience: Duration) -> Result<()> {
+    let query = format!(
+        "SELECT COUNT(*), BIT_XOR(CRC32(CONCAT_WS(' ', id, writer, term))) FROM shop.orders WHERE id >= {first};\
+         CHECKSUM TABLE foobar.term"
+    );
     let begun = SystemTime::now();
     loop {
         let sums: Vec<_> = servers
             .iter()
-            .map(|server| databases::sql(server, "CHECKSUM TABLE shop.orders, foobar.term"))
+            .map(|server| databases::sql(server, &query))
             .collect();
         let equal = sums
             .windows(2)
@@ -236,16 +300,16 @@ pub fn wait_until_equal(servers: &[&str], patience: Duration) -> Result<()> {
 ///
 /// # Errors
 /// When tokio does not start.
-pub fn write(writers: u32, idle: u32) -> Result<()> {
+pub fn write(address: SocketAddr, writers: u32, idle: u32) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         for writer in 0..writers {
-            tokio::spawn(write_on(u64::from(writer)));
+            tokio::spawn(write_on(address, u64::from(writer)));
         }
         for connection in 0..idle {
-            tokio::spawn(wait_on(u64::from(connection)));
+            tokio::spawn(wait_on(address, u64::from(connection)));
         }
         std::future::pending::<()>().await;
     });
@@ -253,10 +317,11 @@ pub fn write(writers: u32, idle: u32) -> Result<()> {
 }
 
 /// Writes, one after the other, on one connection as long as it lasts.
-async fn write_on(writer: u64) {
+async fn write_on(address: SocketAddr, writer: u64) {
     let mut next = (now() << 10) | writer;
     loop {
-        let Ok(Ok((mut connection, server, term))) = time::timeout(CONNECT, connect()).await else {
+        let Ok(Ok((mut connection, server, term))) = time::timeout(CONNECT, connect(address)).await
+        else {
             time::sleep(PAUSE).await;
             continue;
         };
@@ -272,8 +337,12 @@ async fn write_on(writer: u64) {
                     println!("R {id} {sent}");
                     break;
                 }
-                _ => {
-                    println!("U {id} {sent}");
+                Ok(Err(_)) => {
+                    println!("U {id} {sent} {}", now());
+                    break;
+                }
+                Err(_) => {
+                    println!("S {id} {sent}");
                     break;
                 }
             }
@@ -284,9 +353,10 @@ async fn write_on(writer: u64) {
 }
 
 /// A client that is blocked in a long question, as pools and reports are.
-async fn wait_on(number: u64) {
+async fn wait_on(address: SocketAddr, number: u64) {
     loop {
-        if let Ok(Ok((mut connection, ..))) = time::timeout(CONNECT * 8, connect()).await {
+        if let Ok(Ok((mut connection, ..))) = time::timeout(CONNECT * 8, connect(address)).await {
+            println!("W {number}");
             let _ = connection.query_drop("SELECT SLEEP(3600)").await;
             println!("C {number} {}", now());
         }
@@ -295,10 +365,10 @@ async fn wait_on(number: u64) {
 }
 
 /// A connection, the server at its end, and the term there.
-async fn connect() -> Result<(Conn, u64, u64), Error> {
+async fn connect(address: SocketAddr) -> Result<(Conn, u64, u64), Error> {
     let options = OptsBuilder::default()
-        .ip_or_hostname(WRITER.ip().to_string())
-        .tcp_port(WRITER.port())
+        .ip_or_hostname(address.ip().to_string())
+        .tcp_port(address.port())
         .user(Some(databases::APPLICATION.0))
         .pass(Some(databases::APPLICATION.1))
         .prefer_socket(false)
@@ -321,7 +391,8 @@ pub fn now() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-const WRITER: SocketAddr = SocketAddr::new(
+/// The writer address of the lab's balancer.
+pub const WRITER: SocketAddr = SocketAddr::new(
     std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 10)),
     3306,
 );
@@ -342,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_late_ack_of_an_old_term_and_a_second_server_in_one_are_found() {
-        let good = "A 1 11 0 10 20\nA 2 12 1 30 40\nU 3 50\nR 4 60\nC 7 70\nA 5 1";
+        let good = "A 1 11 0 10 20\nA 2 12 1 30 40\nU 3 50 55\nS 8 57\nR 4 60\nW 7\nC 7 70\nA 5 1";
         let good = ledger(good);
         assert_eq!(
             (
@@ -351,9 +422,13 @@ mod tests {
                 good.refused,
                 good.cuts.len()
             ),
-            (2, 1, 1, 1)
+            (2, 2, 1, 1)
         );
-        assert_eq!(good.two_writer_instants(), 0);
+        assert_eq!(good.broken, [55]);
+        assert_eq!(
+            (good.two_writer_instants(), good.changes_of_server()),
+            (0, 1)
+        );
         assert_eq!(
             ledger("A 1 11 0 10 50\nA 2 12 1 30 40\n").two_writer_instants(),
             1
@@ -369,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_lasts_to_the_first_ack_after_the_longest_silence() {
+    fn an_outage_is_the_longest_silence_after_the_fault() {
         let ledger = ledger(
             "A 1 11 0 10 20\nA 2 11 0 100 110\nA 3 12 1 200000 200010\nA 4 12 1 200020 200030\n",
         );

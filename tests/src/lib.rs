@@ -5,8 +5,10 @@
 //! each. The application has an address of its own beside each server (`app1` to `app3`), as in a container: what a
 //! balancer sends back to the machine it came from must not be that machine's own address.
 
+pub mod arena;
 pub mod databases;
 pub mod debian;
+pub mod disks;
 pub mod estate;
 pub mod ledger;
 pub mod nemesis;
@@ -14,7 +16,9 @@ pub mod network;
 mod passing;
 pub mod pki;
 pub mod processes;
+pub mod quantiles;
 pub mod servers;
+pub mod soak;
 pub mod template;
 pub mod trials;
 
@@ -36,10 +40,12 @@ use foobar::{
     config::{self, Config},
 };
 
-use crate::{databases::Databases, network::Network, processes::Processes};
+use crate::{databases::Databases, disks::Disks, network::Network, processes::Processes};
 
 /// Where the lab keeps its files while it is up.
 pub const STATE: &str = "/run/foobar-lab";
+/// The servers, each with a database.
+pub const SERVERS: [&str; 3] = ["web1", "web2", "web3"];
 /// How long servers may take to answer, and the product to find them healthy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -57,6 +63,7 @@ pub struct Lab {
     pub config: Config,
     foobar: Option<PathBuf>,
     databases: Databases,
+    disks: Disks,
     processes: Processes,
 }
 
@@ -66,6 +73,14 @@ impl Lab {
     /// # Errors
     /// What failed; what came up until then is taken down.
     pub fn up(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Self> {
+        Self::up_on(Disks::Shared, options, progress)
+    }
+
+    /// As [`Self::up`], with the databases on such disks.
+    ///
+    /// # Errors
+    /// As [`Self::up`].
+    pub fn up_on(disks: Disks, options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Self> {
         let config = config::load(&options.config)
             .map_err(|errors| anyhow!("{}", errors.render(false, 120)))?;
         if Path::new(STATE).exists() {
@@ -76,6 +91,7 @@ impl Lab {
             processes: Processes::new(STATE)?,
             foobar: options.foobar.clone(),
             databases: options.databases,
+            disks,
             config,
         };
         match lab.build(&options.config, progress) {
@@ -113,7 +129,8 @@ impl Lab {
             })?;
         }
         if self.foobar.is_some() {
-            fs::copy(config, Self::config_path())?;
+            let text = fs::read_to_string(config)?;
+            fs::write(Self::config_path(), self.databases.adapt(&text))?;
             for node in self.config.nodes.keys() {
                 progress(&format!("foobar on {node}"));
                 self.start_foobar(node)?;
@@ -155,6 +172,11 @@ impl Lab {
         if self.databases != Databases::None {
             progress("databases on three servers");
         }
+        if self.disks == Disks::Own {
+            for server in servers::of(&self.config) {
+                disks::mount(&databases::home(&server.name))?;
+            }
+        }
         self.databases.start(&self.config, &self.processes)
     }
 
@@ -169,8 +191,12 @@ impl Lab {
     /// # Errors
     /// When something cannot be removed.
     pub fn down(foobar: Option<&Path>) -> Result<()> {
+        disks::thaw_all(&SERVERS);
         Processes::new(STATE)?.end_all()?;
-        for node in ["lb1", "web1", "web2", "web3"] {
+        for server in SERVERS {
+            disks::release(&databases::home(server));
+        }
+        for node in ["lb1", network::SECOND, "web1", "web2", "web3"] {
             if let Some(foobar) = foobar {
                 // A node that never had programs has nothing to detach.
                 let _ = Command::new(foobar)
@@ -260,7 +286,9 @@ impl Lab {
                     .iter()
                     .filter(|member| member.reads == "yes")
                     .count();
-                let ready = cluster.mode != "promote" || cluster.armed && cluster.leads;
+                // Of two balancers one leads, whichever it is.
+                let leads = cluster.leads || self.config.nodes.contains_key(network::SECOND);
+                let ready = cluster.mode != "promote" || cluster.armed && leads;
                 cluster.writer.is_some() && readers == 2 && ready && cluster.operation.is_none()
             })
         })
@@ -269,7 +297,13 @@ impl Lab {
     /// The database cluster as the balancer sees it.
     #[must_use]
     pub fn cluster(&self) -> Option<ClusterStatus> {
-        let socket = self.config.admin.socket_of("lb1");
+        self.cluster_of("lb1")
+    }
+
+    /// The database cluster as a balancer sees it.
+    #[must_use]
+    pub fn cluster_of(&self, node: &str) -> Option<ClusterStatus> {
+        let socket = self.config.admin.socket_of(node);
         match client::ask(
             &socket,
             &Request::Mysql {
@@ -316,6 +350,14 @@ impl Lab {
         self.databases.start_again(server, &self.processes)
     }
 
+    /// Makes a server's database anew from the primary.
+    ///
+    /// # Errors
+    /// When it does not come to follow.
+    pub fn rebuild_database(&self, server: &str, primary: &str) -> Result<()> {
+        self.databases.rebuild(server, primary, &self.processes)
+    }
+
     #[must_use]
     pub fn is_database_running(&self, server: &str) -> bool {
         self.processes.is_running(&databases::process(server))
@@ -347,12 +389,29 @@ impl Lab {
     ///
     /// # Errors
     /// When it is not so in time; tells the end of all logs.
-    pub fn wait(&self, what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
+    pub fn wait(&self, what: &str, is_so: impl FnMut() -> bool) -> Result<()> {
+        self.wait_for(PATIENCE, what, is_so)
+    }
+
+    /// As [`Self::wait`], for what takes its time: a database that ends in good order, or that waits for room on its disk.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn wait_long(&self, what: &str, is_so: impl FnMut() -> bool) -> Result<()> {
+        self.wait_for(PATIENCE * 3, what, is_so)
+    }
+
+    fn wait_for(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut is_so: impl FnMut() -> bool,
+    ) -> Result<()> {
         let begun = Instant::now();
         while !is_so() {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > patience {
                 bail!(
-                    "not within {PATIENCE:?}: {what}\n{}",
+                    "not within {patience:?}: {what}\n{}",
                     self.processes.tails()
                 );
             }

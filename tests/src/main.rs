@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    net::SocketAddr,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -46,6 +47,8 @@ enum Command {
     /// Writes by the writer address and tells every acknowledgement, in the namespace where it is started.
     #[command(hide = true)]
     Write {
+        #[arg(long, default_value_t = ledger::WRITER)]
+        at: SocketAddr,
         #[arg(long)]
         writers: u32,
         #[arg(long)]
@@ -104,7 +107,7 @@ fn run() -> Result<()> {
             Lab::down(product(None).ok().as_deref())
         }
         Command::Status => status(),
-        Command::Write { writers, idle } => ledger::write(writers, idle),
+        Command::Write { at, writers, idle } => ledger::write(at, writers, idle),
         Command::Exec { node, command } => exec(&node, &command),
     }
 }

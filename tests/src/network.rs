@@ -24,6 +24,11 @@ const NAMESPACES: [&str; 9] = [
     "client", "lb1", "web1", "web2", "web3", "app1", "app2", "app3", LAN,
 ];
 
+/// A second balancer, where the configuration has one, and the clients behind it.
+pub const SECOND: &str = "lb2";
+pub const SECOND_CLIENT: &str = "client2";
+const SECOND_CLIENTS: &str = "10.0.2.0/24";
+
 #[derive(Debug)]
 pub struct Network {
     script: Vec<(Option<String>, String)>,
@@ -83,6 +88,9 @@ impl Network {
             }
             network.application(server, balancer)?;
         }
+        if let Some(second) = config.hosts.get(SECOND) {
+            network.second(second, config)?;
+        }
         network.host();
         for router in ["client", "lb1"] {
             network.inside(router, "sysctl -qw net.ipv4.ip_forward=1");
@@ -135,6 +143,38 @@ impl Network {
             "client",
             "ip -6 route add 2001:db8::10/128 dev wan0 src 2001:db8:c::7",
         );
+    }
+
+    /// Its clients come from a network of their own, and answers go back to that through it.
+    fn second(&mut self, second: &Host, config: &Config) -> Result<()> {
+        for namespace in [SECOND, SECOND_CLIENT] {
+            self.on_machine(format!("ip netns add {namespace}"));
+            self.inside(namespace, "ip link set lo up");
+        }
+        self.lan(SECOND, "eth1");
+        self.inside(
+            LAN,
+            &format!("ip link set {SECOND} xdpdrv pinned {}", passing::PIN),
+        );
+        let address = second
+            .private
+            .v4
+            .context("the second balancer needs a private IPv4 address")?;
+        self.inside(SECOND, &format!("ip addr add {address}/24 dev eth1"));
+        self.on_machine(format!(
+            "ip link add wan0 netns {SECOND_CLIENT} type veth peer name eth0 netns {SECOND}"
+        ));
+        self.peer(SECOND_CLIENT, "wan0");
+        self.inside(SECOND, "ip link set eth0 up");
+        self.inside(SECOND, "ip addr add 10.0.2.1/24 dev eth0");
+        self.inside(SECOND, "sysctl -qw net.ipv4.ip_forward=1");
+        self.inside(SECOND_CLIENT, "ip addr add 10.0.2.2/24 dev wan0");
+        self.inside(SECOND_CLIENT, "ip route add default via 10.0.2.1");
+        for server in servers::of(config) {
+            let back = format!("ip route add {SECOND_CLIENTS} via {address}");
+            self.inside(&server.name, &back);
+        }
+        Ok(())
     }
 
     fn lan(&mut self, name: &str, device: &str) {
@@ -210,7 +250,7 @@ impl Network {
 /// # Errors
 /// When `ip` cannot be started.
 pub fn remove() -> Result<()> {
-    for namespace in NAMESPACES {
+    for namespace in NAMESPACES.into_iter().chain([SECOND, SECOND_CLIENT]) {
         if Path::new("/run/netns").join(namespace).exists() {
             run(None, &format!("ip netns del {namespace}"))?;
         }

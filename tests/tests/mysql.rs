@@ -3,10 +3,12 @@
 use std::{path::Path, thread, time::Duration};
 
 use foobar_lab::{
+    SERVERS,
+    arena::{Arena, FEW},
     databases,
     estate::{Estate, SERVICE},
     ledger,
-    nemesis::{Arena, Expected, Nemesis, SERVERS},
+    nemesis::{Expected, Nemesis},
 };
 
 #[test]
@@ -99,7 +101,7 @@ fn prove(nemeses: &[Nemesis]) {
     let arena = Arena {
         lab: &estate.lab,
         writer: Path::new(env!("CARGO_BIN_EXE_foobar-lab")).to_owned(),
-        idle: 0,
+        crowd: FEW,
     };
     for nemesis in nemeses {
         let trial = arena

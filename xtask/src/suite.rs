@@ -74,12 +74,13 @@ fn lab_tests(workspace: &Workspace) -> Part {
     )
 }
 
-/// What the `test result:` lines of a run add up to.
+/// What the `test result:` lines of a run add up to; tests that say `skipped:` are not among those that passed.
 #[derive(Debug, Default, Eq, PartialEq)]
 struct Tally {
     passed: u64,
     failed: u64,
     ignored: u64,
+    skipped: Vec<String>,
 }
 
 impl Tally {
@@ -101,6 +102,11 @@ impl Tally {
                 }
             }
         }
+        let skipped = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("skipped: "));
+        tally.skipped = skipped.map(str::to_owned).collect();
+        tally.passed = tally.passed.saturating_sub(tally.skipped.len() as u64);
         tally
     }
 
@@ -115,10 +121,18 @@ impl Tally {
         if self.passed == 0 && filter.is_none() {
             return Err("no test ran".to_owned());
         }
-        Ok(match self.ignored {
-            0 => format!("{} passed", self.passed),
-            ignored => format!("{} passed, {ignored} ignored", self.passed),
-        })
+        let mut told = format!("{} passed", self.passed);
+        if self.ignored > 0 {
+            told += &format!(", {} ignored", self.ignored);
+        }
+        if !self.skipped.is_empty() {
+            told += &format!(
+                ", {} skipped ({})",
+                self.skipped.len(),
+                self.skipped.join("; ")
+            );
+        }
+        Ok(told)
     }
 }
 
@@ -141,6 +155,7 @@ test result: FAILED. 4 passed; 1 failed; 0 ignored; 0 measured; 7 filtered out; 
             passed: 6,
             failed: 1,
             ignored: 1,
+            skipped: Vec::new(),
         };
         assert_eq!(tally, expected);
     }
@@ -157,7 +172,17 @@ test result: FAILED. 4 passed; 1 failed; 0 ignored; 0 measured; 7 filtered out; 
             passed: 2,
             failed: 0,
             ignored: 1,
+            ..Tally::default()
         };
         assert_eq!(tally.judge(None).unwrap(), "2 passed, 1 ignored");
+    }
+
+    #[test]
+    fn a_test_that_says_it_was_skipped_did_not_pass() {
+        let text = "test group ... \nskipped: group: no MySQL 9.7 here\nok\ntest result: ok. 3 passed; 0 failed; 0 ignored\n";
+        assert_eq!(
+            Tally::read(text).judge(None).unwrap(),
+            "2 passed, 1 skipped (group: no MySQL 9.7 here)"
+        );
     }
 }

@@ -247,6 +247,10 @@ pub struct Snapshot {
     /// What the proxy serves.
     #[serde(default)]
     pub sites: Vec<SiteCounters>,
+    /// What became of connections to the proxy before any request, by name: `accepted`, `refused_rate`, ...; empty where
+    /// there is no proxy.
+    #[serde(default)]
+    pub door: BTreeMap<String, u64>,
     /// Only where they were asked for: counting them takes a walk through each.
     pub maps: Vec<MapUse>,
     /// What the controller knows beside the counters; `None` when read from the maps alone.

@@ -1,5 +1,7 @@
 //! From the configuration's services to the tables of vips, backends and ways back.
 
+mod guard;
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
@@ -8,7 +10,7 @@ use std::{
 use foobar_ebpf::abi::{EndpointV4, EndpointV6, LabelKey, Return, Vip, checksum_words};
 
 use crate::{
-    config::{Backend, Check, Config, L4Service, MysqlService, OnLoss, Protocol},
+    config::{Backend, Check, Config, L4Service, OnLoss, Protocol, Tenure},
     labels::{self, Full, Kind, Labels},
 };
 
@@ -85,7 +87,7 @@ pub fn plan(config: &Config, node: &str, labels: &mut Labels) -> Result<Plan, Pl
     let endpoints: Vec<L4Service> = config
         .mysql
         .values()
-        .flat_map(MysqlService::endpoints)
+        .flat_map(|service| service.endpoints(node))
         .collect();
     let pairs: Vec<_> = config
         .l4
@@ -122,6 +124,7 @@ pub fn plan(config: &Config, node: &str, labels: &mut Labels) -> Result<Plan, Pl
         }
         plan.add_vip(service, *vip, id, ids, label);
     }
+    guard::add(&mut plan, config, node, labels)?;
     Ok(plan)
 }
 
@@ -180,7 +183,7 @@ impl Plan {
             backend_sum: backend.sum,
             vip: vip_id,
             backend: id,
-            flags: flags(service.on_loss),
+            flags: flags(service),
         };
         let endpoint = endpoint(
             SocketAddr::new(backend.address, backend.port),
@@ -216,7 +219,7 @@ impl Plan {
         let value = Vip {
             vip: id,
             sum: checksum_words(&words(address.ip()), address.port().to_be()),
-            flags: flags(service.on_loss),
+            flags: flags(service),
             zero: 0,
         };
         match endpoint(address, service.protocol) {
@@ -242,11 +245,15 @@ pub fn is_of_a_cluster(service: &str) -> bool {
 }
 
 /// Of a vip and of the ways back to it.
-const fn flags(on_loss: OnLoss) -> u32 {
-    match on_loss {
+const fn flags(service: &L4Service) -> u32 {
+    let on_loss = match service.on_loss {
         OnLoss::Keep => Vip::KEEP,
         OnLoss::Resteer => 0,
         OnLoss::Reset => Vip::SESSIONS | Vip::REFUSE,
+    };
+    match service.tenure {
+        Tenure::ForEver => on_loss,
+        Tenure::Leased => on_loss | Vip::LEASED,
     }
 }
 

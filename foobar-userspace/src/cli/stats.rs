@@ -27,6 +27,9 @@ pub fn narrow(snapshot: &mut Snapshot, part: Option<Part>, filter: Option<&str>)
         .sites
         .retain(|site| wants(&[Part::Services, Part::Backends, Part::Tls]) && holds(&site.name));
     snapshot
+        .door
+        .retain(|_, _| wants(&[Part::Services, Part::Tls]) && holds(DOOR));
+    snapshot
         .certificates
         .retain(|line| wants(&[Part::Tls]) && holds(&line.service));
     snapshot
@@ -68,20 +71,14 @@ pub fn narrow(snapshot: &mut Snapshot, part: Option<Part>, filter: Option<&str>)
 /// The tables of the parts that were asked for.
 pub fn tables(snapshot: &Snapshot, part: Option<Part>, output: Output) -> String {
     let tables = match part {
-        None if !snapshot.sites.is_empty() => vec![
-            sites(snapshot),
-            services(snapshot, output),
-            rules(snapshot),
-            drops_table(snapshot),
-        ],
-        None => vec![
-            services(snapshot, output),
-            rules(snapshot),
-            drops_table(snapshot),
-        ],
-        Some(Part::Services) if snapshot.services.is_empty() => vec![sites(snapshot)],
-        Some(Part::Services) if snapshot.sites.is_empty() => vec![services(snapshot, output)],
-        Some(Part::Services) => vec![sites(snapshot), services(snapshot, output)],
+        None => [
+            of_the_proxy(snapshot),
+            vec![services(snapshot, output)],
+            vec![rules(snapshot), drops_table(snapshot)],
+        ]
+        .concat(),
+        Some(Part::Services) if snapshot.services.is_empty() => of_the_proxy(snapshot),
+        Some(Part::Services) => [of_the_proxy(snapshot), vec![services(snapshot, output)]].concat(),
         Some(Part::Backends) => vec![backends(snapshot, output)],
         Some(Part::Rules) => vec![rules(snapshot)],
         Some(Part::Drops) => vec![drops_table(snapshot)],
@@ -119,6 +116,65 @@ fn services(snapshot: &Snapshot, output: Output) -> String {
     }
     columns.text()
 }
+
+/// None where there is no proxy.
+fn of_the_proxy(snapshot: &Snapshot) -> Vec<String> {
+    let has_sites = !snapshot.sites.is_empty();
+    let sites = has_sites.then(|| sites(snapshot));
+    sites.into_iter().chain(troubles(snapshot)).collect()
+}
+
+/// What should not be, or not often, of those that were at all.
+fn troubles(snapshot: &Snapshot) -> Option<String> {
+    let of_sites = snapshot.sites.iter().flat_map(|site| {
+        let counts = site.requests.counts.iter();
+        counts.map(|(cell, count)| (site.name.as_str(), cell.as_str(), *count))
+    });
+    let of_door = snapshot
+        .door
+        .iter()
+        .map(|(cell, count)| (DOOR, cell.as_str(), *count));
+    let mut rows: Vec<_> = of_sites
+        .chain(of_door)
+        .filter(|(_, cell, count)| *count > 0 && TROUBLES.contains(cell))
+        .collect();
+    rows.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
+    let mut columns = Columns::new(&["TROUBLE", "SITE", "COUNT"]);
+    for (site, cell, count) in &rows {
+        columns.row(vec![
+            text(cell.replace('_', "-")),
+            text(site),
+            number(short_total(*count)),
+        ]);
+    }
+    (!rows.is_empty()).then(|| columns.text())
+}
+
+/// Where connections are before it is known which site is meant.
+const DOOR: &str = "door";
+
+const TROUBLES: &[&str] = &[
+    "bad_proxied",
+    "client_gone",
+    "client_slow",
+    "faults",
+    "floods",
+    "handshakes_failed",
+    "handshakes_timed_out",
+    "held_back",
+    "limited",
+    "lost",
+    "offenders",
+    "refused",
+    "refused_client",
+    "refused_full",
+    "refused_rate",
+    "retries",
+    "retries_denied",
+    "shed",
+    "unavailable",
+    "unknown_name",
+];
 
 /// Requests of the proxy.
 fn sites(snapshot: &Snapshot) -> String {

@@ -19,8 +19,8 @@ use self::monitor::{ALERT, LOG, MONITOR, NOTIFY};
 use super::{
     PortRange, TcpFlags, Traffic,
     words::{
-        Device, DnsName, Element, Endpoint, FilePath, HostAddress, Label, Misread, Period, Rate,
-        UrlPath,
+        Device, DnsName, Element, Endpoint, FilePath, HostAddress, Label, Lease, Misread, Period,
+        Rate, UrlPath,
     },
 };
 
@@ -192,6 +192,7 @@ word!(
     "2001:db8::10"
 );
 word!(DEVICE, Device, "a network device", "eth0");
+word!(LEASE, Lease, "a duration or `never`", "1s", "never");
 word!(DNS_NAME, DnsName, "a DNS name", "www.foobar.com");
 word!(DURATION, Period, "a duration", "100ms", "2s", "10m");
 word!(
@@ -723,7 +724,12 @@ static MYSQL_SERVICE: Table = Table {
     what: "a mysql service",
     about: "A writer address that follows the primary, a reader address over the healthy replicas. MySQL or MariaDB.",
     keys: &[
-        key("on", Kind::Name(Realm::Node), "The node that balances it.").needed(),
+        key(
+            "on",
+            Kind::OneOrMany(&Kind::Name(Realm::Node)),
+            "The node that balances it, or several, each at addresses of its own: one of them leads, by the servers' own locks.",
+        )
+        .needed(),
         key(
             "write",
             Kind::OneOrMany(&Kind::Word(&ENDPOINT)),
@@ -788,6 +794,16 @@ static MYSQL_SERVICE: Table = Table {
             "cool-down",
             Kind::Word(&DURATION),
             "With `promote`: the least time between two failovers, even after `foobar mysql resume`-less ones by hand; 10m by default.",
+        ),
+        key(
+            "lease",
+            Kind::Word(&LEASE),
+            "How long one look at the servers lets the packet path serve the writer address: a balancer that hangs or is cut off serves nobody after that. 1s with several balancers, and a failover then waits as long; `never` (default) with one, whose packet path goes on without its controller.",
+        ),
+        key(
+            "guard",
+            Kind::Word(&DURATION),
+            "With it each member's own node closes the member's ports to all but the members and the balancers, once for so long no beat of a balancer was acknowledged there: a deposed primary is closed also to clients that go past the balancers. At least three times `probe-every`.",
         ),
         key(
             "hook",

@@ -77,9 +77,19 @@ pub enum Metric {
     Latency(Quantile),
     /// The fullest map.
     MapPressure,
+    /// Clusters of which nobody takes the writes.
+    NoWriter,
+    /// What keeps `promote` from acting.
+    PreflightLacks,
     Qps,
     ReloadFailed,
     ReplicaLag,
+    /// Members that all claim to be primary.
+    RivalWriters,
+    /// Primaries that no longer wait for an acknowledgement.
+    SemiSyncDegraded,
+    /// Primaries whose write probe does not come back.
+    WritesStalled,
     /// Interfaces whose XDP runs in generic mode.
     XdpGeneric,
 }
@@ -203,7 +213,7 @@ impl Listen {
 
 impl Metric {
     /// By the words of the file.
-    pub const ALL: [(&'static str, Self); 17] = [
+    pub const ALL: [(&'static str, Self); 22] = [
         ("qps", Self::Qps),
         ("error-rate", Self::ErrorRate),
         ("latency-p50", Self::Latency(Quantile::P50)),
@@ -216,6 +226,11 @@ impl Metric {
         ("backends-down", Self::BackendsDown),
         ("replica-lag", Self::ReplicaLag),
         ("failover", Self::Failover),
+        ("no-writer", Self::NoWriter),
+        ("rival-writers", Self::RivalWriters),
+        ("semi-sync-degraded", Self::SemiSyncDegraded),
+        ("writes-stalled", Self::WritesStalled),
+        ("preflight-lacks", Self::PreflightLacks),
         ("certificate-expiry", Self::CertificateExpiry),
         ("map-pressure", Self::MapPressure),
         ("export-dropped", Self::ExportDropped),
@@ -244,7 +259,12 @@ impl Metric {
             Self::BackendsDown
             | Self::BackendsUp
             | Self::Failover
+            | Self::NoWriter
+            | Self::PreflightLacks
             | Self::ReloadFailed
+            | Self::RivalWriters
+            | Self::SemiSyncDegraded
+            | Self::WritesStalled
             | Self::XdpGeneric => Unit::Count,
             Self::Drops | Self::ExportDropped | Self::Qps => Unit::PerSecond,
             Self::ErrorRate | Self::MapPressure => Unit::Ratio,
@@ -258,7 +278,13 @@ impl Metric {
         match self {
             Self::BackendsDown | Self::BackendsUp | Self::Qps => &["l4", "l7", "mysql"],
             Self::CertificateExpiry | Self::ErrorRate | Self::Latency(_) => &["l7"],
-            Self::Failover | Self::ReplicaLag => &["mysql"],
+            Self::Failover
+            | Self::NoWriter
+            | Self::PreflightLacks
+            | Self::ReplicaLag
+            | Self::RivalWriters
+            | Self::SemiSyncDegraded
+            | Self::WritesStalled => &["mysql"],
             Self::Drops
             | Self::ExportDropped
             | Self::MapPressure

@@ -2,16 +2,13 @@
 
 use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
-use super::{Addresses, Backend, L4Service, OnLoss, Place, Protocol, Secret};
+use super::{Addresses, Backend, L4Service, OnLoss, Place, Protocol, Secret, Tenure};
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MysqlService {
     pub name: String,
-    /// The node that steers.
-    pub on: String,
-    /// At most one address of each family.
-    pub write: Vec<SocketAddr>,
-    pub read: Vec<SocketAddr>,
+    /// The nodes that steer, each with addresses of its own.
+    pub balancers: Vec<MysqlBalancer>,
     pub members: Vec<MysqlMember>,
     pub check: MysqlCheck,
     pub mode: MysqlMode,
@@ -23,9 +20,24 @@ pub struct MysqlService {
     pub on_write_stall: OnWriteStall,
     pub rejoin: RejoinWish,
     pub cool_down: Duration,
+    /// How long the writer address is served on the strength of one look; none: until the controller says otherwise.
+    pub lease: Option<Duration>,
+    /// How long after the last acknowledged beat the members' own nodes let clients in; none: always.
+    pub guard: Option<Duration>,
     /// A program told of what happens to roles.
     pub hook: Option<PathBuf>,
     pub place: Place,
+}
+
+/// A node that leads clients to the members.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MysqlBalancer {
+    pub node: String,
+    /// Where it speaks with the members from.
+    pub addresses: Addresses,
+    /// At most one address of each family.
+    pub write: Vec<SocketAddr>,
+    pub read: Vec<SocketAddr>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -107,9 +119,27 @@ impl MysqlService {
         format!("mysql.{}.{role}", self.name)
     }
 
-    /// Its two addresses as the balancer takes them; who of the members gets what, their roles say.
+    /// Its part on a node.
     #[must_use]
-    pub fn endpoints(&self) -> [L4Service; 2] {
+    pub fn balancer(&self, node: &str) -> Option<&MysqlBalancer> {
+        self.balancers.iter().find(|balancer| balancer.node == node)
+    }
+
+    /// The member that a node guards, if it runs on one.
+    #[must_use]
+    pub fn guarded(&self, node: &str) -> Option<&MysqlMember> {
+        self.guard?;
+        self.members.iter().find(|member| member.host == node)
+    }
+
+    /// What a guarded member's endpoints are called among the services.
+    #[must_use]
+    pub fn guard_name(&self) -> String {
+        format!("mysql.{}.guard", self.name)
+    }
+
+    /// Its two addresses on a node as the balancer takes them; who of the members gets what, their roles say.
+    pub fn endpoints(&self, node: &str) -> impl Iterator<Item = L4Service> {
         let backends: Vec<_> = self
             .members
             .iter()
@@ -121,20 +151,26 @@ impl MysqlService {
                 kind: None,
             })
             .collect();
-        [
-            (EndpointRole::Read, &self.read),
-            (EndpointRole::Write, &self.write),
-        ]
-        .map(|(role, vips)| L4Service {
-            name: self.endpoint(role),
-            on: self.on.clone(),
-            vips: vips.clone(),
-            protocol: Protocol::Tcp,
-            // Whoever loses its role loses its clients: none may go on where they were, or come by themselves to another.
-            on_loss: OnLoss::Reset,
-            backends: backends.clone(),
-            check: None,
-            place: self.place,
+        self.balancer(node).into_iter().flat_map(move |balancer| {
+            [
+                (EndpointRole::Read, &balancer.read),
+                (EndpointRole::Write, &balancer.write),
+            ]
+            .map(|(role, vips)| L4Service {
+                name: self.endpoint(role),
+                on: balancer.node.clone(),
+                vips: vips.clone(),
+                protocol: Protocol::Tcp,
+                // Whoever loses its role loses its clients: none may go on where they were, or come by themselves to another.
+                on_loss: OnLoss::Reset,
+                tenure: match (role, self.lease) {
+                    (EndpointRole::Write, Some(_)) => Tenure::Leased,
+                    _ => Tenure::ForEver,
+                },
+                backends: backends.clone(),
+                check: None,
+                place: self.place,
+            })
         })
     }
 }

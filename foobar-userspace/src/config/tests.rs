@@ -2,6 +2,7 @@
 
 mod l7;
 mod monitor;
+mod mysql;
 
 use std::{
     io,

@@ -27,6 +27,10 @@ pub struct Misread {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Period(pub Duration);
 
+/// `1s`, or `never`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Lease(pub Option<Duration>);
+
 /// `100/s`, `20k/s`, `6/m`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Rate {
@@ -121,6 +125,17 @@ impl FromStr for Period {
             ));
         }
         Ok(Self(duration))
+    }
+}
+
+impl FromStr for Lease {
+    type Err = Misread;
+
+    fn from_str(text: &str) -> Result<Self, Misread> {
+        if text == "never" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|Period(lease)| Self(Some(lease)))
     }
 }
 

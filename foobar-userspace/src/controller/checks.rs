@@ -5,7 +5,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::mpsc, task::AbortHandle, time};
+use futures::FutureExt as _;
+use tokio::{
+    sync::{Notify, mpsc},
+    task::AbortHandle,
+    time,
+};
 
 use crate::config::Check;
 
@@ -32,11 +37,14 @@ pub struct Checks<T> {
 }
 
 #[derive(Debug)]
-struct Task(AbortHandle);
+struct Task {
+    handle: AbortHandle,
+    hurry: Arc<Notify>,
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        self.handle.abort();
     }
 }
 
@@ -67,15 +75,25 @@ impl<T: Copy + Eq + Hash + Send + 'static> Checks<T> {
             .retain(|target, (aim, _)| targets.get(target) == Some(aim));
         for (target, aim) in targets {
             if !self.running.contains_key(&target) {
+                let hurry = Arc::new(Notify::new());
                 let task = tokio::spawn(watch(
                     target,
                     aim.clone(),
                     self.probe.clone(),
                     self.observations.clone(),
+                    hurry.clone(),
                 ));
-                self.running
-                    .insert(target, (aim, Task(task.abort_handle())));
+                let handle = task.abort_handle();
+                self.running.insert(target, (aim, Task { handle, hurry }));
             }
+        }
+    }
+
+    /// Asks a target now, whenever its turn was: somebody met with trouble there. As often as that happens, its checks
+    /// are some way apart.
+    pub fn hurry(&self, target: T) {
+        if let Some((_, task)) = self.running.get(&target) {
+            task.hurry.notify_one();
         }
     }
 }
@@ -85,10 +103,13 @@ async fn watch<T: Copy>(
     (address, check): Aim,
     probe: Probe<T>,
     observations: mpsc::Sender<Observation<T>>,
+    hurry: Arc<Notify>,
 ) {
     // Spread over the period, but soon enough that a start knows its backends soon.
     time::sleep(check.every.min(FIRST_WITHIN).mul_f64(fraction())).await;
     loop {
+        // This check answers whoever asked for one until now.
+        let _ = hurry.notified().now_or_never();
         let begun = time::Instant::now();
         let result = match time::timeout(check.timeout, probe(target, check.clone(), address)).await
         {
@@ -103,9 +124,16 @@ async fn watch<T: Copy>(
             return;
         }
         // A tenth of jitter keeps the checks of many balancers from falling into step.
-        time::sleep_until(begun + check.every.mul_f64(0.95 + 0.1 * fraction())).await;
+        let turn = begun + check.every.mul_f64(0.95 + 0.1 * fraction());
+        tokio::select! {
+            () = time::sleep_until(turn) => {}
+            () = hurry.notified() => time::sleep_until(turn.min(begun + APART)).await,
+        }
     }
 }
+
+/// Between two checks of a target that are asked for in a hurry.
+const APART: Duration = Duration::from_millis(100);
 
 const FIRST_WITHIN: Duration = Duration::from_millis(200);
 
@@ -145,6 +173,30 @@ mod tests {
         let observation = observations.recv().await.expect("running");
         assert_eq!(observation.result, Err("no answer within 1s".to_owned()));
         assert!(begun.elapsed() < Duration::from_millis(1_300));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_in_trouble_is_asked_at_once_but_not_without_end() {
+        let (mut checks, mut observations) = Checks::new(Arc::new(always_up));
+        checks.aim(HashMap::from([(1, aim(80))]));
+        observations.recv().await.expect("running");
+        time::sleep(Duration::from_millis(500)).await;
+        let begun = time::Instant::now();
+        for _ in 0..100 {
+            checks.hurry(1);
+        }
+        checks.hurry(2);
+        observations.recv().await.expect("running");
+        assert!(begun.elapsed() < Duration::from_millis(10));
+        checks.hurry(1);
+        observations.recv().await.expect("running");
+        let took = begun.elapsed();
+        assert!(took >= APART && took < 2 * APART, "{took:?}");
+        observations.recv().await.expect("running");
+        assert!(
+            begun.elapsed() > Duration::from_secs(1),
+            "its own rhythm again"
+        );
     }
 
     fn always_up(_: u32, _: Check, _: SocketAddr) -> Probing {

@@ -1,12 +1,14 @@
 //! Database clusters under way: a task for each, which watches, decides and acts; the packet path follows what it says.
 
 mod conduct;
+mod guarding;
 mod journal;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use tokio::{
@@ -26,6 +28,14 @@ use crate::{
 pub struct Steered {
     /// `mysql.app.write`, and what each member gets there.
     pub endpoints: Vec<(String, Vec<Share>)>,
+    pub lease: Option<Lease>,
+}
+
+/// Until when an address may be served; `None`: not at all.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Lease {
+    pub endpoint: String,
+    pub until: Option<Instant>,
 }
 
 /// A member by host and port, and what it gets.
@@ -37,6 +47,20 @@ pub struct Clusters {
     directory: PathBuf,
     steered: mpsc::Sender<Steered>,
     running: BTreeMap<String, Running>,
+    guards: BTreeMap<String, Guarding>,
+}
+
+/// A member on this node under guard.
+#[derive(Debug)]
+struct Guarding {
+    service: MysqlService,
+    task: AbortHandle,
+}
+
+impl Drop for Guarding {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 #[derive(Debug)]
@@ -64,6 +88,7 @@ impl Clusters {
             directory,
             steered,
             running: BTreeMap::new(),
+            guards: BTreeMap::new(),
         };
         (clusters, receiver)
     }
@@ -77,14 +102,7 @@ impl Clusters {
     ) {
         let mut before = std::mem::take(&mut self.running);
         for service in services {
-            let same = |running: &Running| {
-                let place = running.service.place;
-                running.service
-                    == MysqlService {
-                        place,
-                        ..service.clone()
-                    }
-            };
+            let same = |running: &Running| is_same(&running.service, service);
             let running = match before.remove(&service.name) {
                 Some(running) if same(&running) => running,
                 other => {
@@ -94,6 +112,26 @@ impl Clusters {
                 }
             };
             self.running.insert(service.name.clone(), running);
+        }
+    }
+
+    /// Guards exactly the members of these that are on this node.
+    pub fn guard<'a>(&mut self, services: impl Iterator<Item = &'a MysqlService>) {
+        let mut before = std::mem::take(&mut self.guards);
+        for service in services.filter(|service| service.guarded(&self.node).is_some()) {
+            let same = |known: &Guarding| is_same(&known.service, service);
+            let known = before.remove(&service.name).filter(same);
+            let guarding = known.unwrap_or_else(|| self.begin_to_guard(service));
+            self.guards.insert(service.name.clone(), guarding);
+        }
+    }
+
+    fn begin_to_guard(&self, service: &MysqlService) -> Guarding {
+        let (node, steered) = (self.node.clone(), self.steered.clone());
+        let task = guarding::guard(service.clone(), node, steered);
+        Guarding {
+            service: service.clone(),
+            task: tokio::spawn(task).abort_handle(),
         }
     }
 
@@ -198,4 +236,13 @@ impl Clusters {
             },
         }
     }
+}
+
+/// But for where it stands in the file.
+fn is_same(known: &MysqlService, service: &MysqlService) -> bool {
+    *known
+        == MysqlService {
+            place: known.place,
+            ..service.clone()
+        }
 }

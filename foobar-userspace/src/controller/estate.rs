@@ -109,7 +109,7 @@ impl Estate {
         self.config
             .mysql
             .values()
-            .filter(|service| service.on == self.node)
+            .filter(|service| service.balancer(&self.node).is_some())
     }
 
     /// The sets with their ids.
@@ -154,11 +154,13 @@ impl Estate {
             vips.chain(backends).collect::<Vec<_>>()
         });
         let clusters = self.clusters().flat_map(|service| {
-            let addresses = service.write.iter().map(|address| ("write", address));
-            addresses
-                .chain(service.read.iter().map(|address| ("read", address)))
-                .map(|(role, address)| format!("+ {role} mysql.{} {address}", service.name))
-                .collect::<Vec<_>>()
+            let here = service.balancer(&self.node).into_iter();
+            here.flat_map(|here| {
+                let addresses = here.write.iter().map(|address| ("write", address));
+                addresses.chain(here.read.iter().map(|address| ("read", address)))
+            })
+            .map(|(role, address)| format!("+ {role} mysql.{} {address}", service.name))
+            .collect::<Vec<_>>()
         });
         let sites = self.sites.sites.iter().flat_map(|site| {
             let service = &site.service;

@@ -300,7 +300,7 @@ impl Proxying {
             workers(&self.config),
             sockets,
             self.standing(),
-            Admission::new(&self.config),
+            Admission::new(&self.config, self.shared.tally.clone()),
             self.shared.clone(),
         )?;
         for (endpoint, purpose) in &crew.standing().endpoints {
@@ -425,6 +425,13 @@ impl Proxying {
                 Some((*id, secrecy))
             })
             .collect()
+    }
+
+    /// A worker lost a backend under a request, or could not reach it: its check does not wait for its turn.
+    pub fn doubt(&self, site: &str, backend: &str) {
+        if let Some(id) = self.upstreams.find(site, backend) {
+            self.checks.hurry(id);
+        }
     }
 
     pub fn observe(&mut self, observation: Observation<u32>) {
@@ -567,11 +574,10 @@ impl Proxying {
             )));
         }
         if let Some(crew) = &self.crew {
-            let counters = &crew.admission().counters;
-            let panics = counters.panics.load(std::sync::atomic::Ordering::Relaxed);
-            if panics > 0 {
+            let faults = crew.admission().faults();
+            if faults > 0 {
                 remarks.push(Remark::grave(format!(
-                    "the proxy: {panics} connections ended by a fault of foobar's own; please report it"
+                    "the proxy: {faults} connections ended by a fault of foobar's own; please report it"
                 )));
             }
             let wanted = workers(&self.config);

@@ -15,7 +15,7 @@ use crate::{
     kernel::{Deployment, KernelError, Table as _},
 };
 
-/// Resets the sessions that do not stand with these backends, and forgets them; how many they were.
+/// Resets the sessions that do not stand with these backends, and forgets them; how many they were, by their vip.
 ///
 /// # Errors
 /// When the kernel refuses; what was not reset is tried again by the next call, or by the flow's next packet.
@@ -23,7 +23,7 @@ pub fn end_lost(
     deployment: &mut Deployment,
     vips: &BTreeMap<u32, PlannedVip>,
     backends: &BTreeMap<u32, Backend>,
-) -> Result<usize, KernelError> {
+) -> Result<BTreeMap<u32, u64>, KernelError> {
     let tables = deployment.tables();
     let v4 = lost(&tables.sessions_v4.contents()?, backends);
     let v6 = lost(&tables.sessions_v6.contents()?, backends);
@@ -42,13 +42,16 @@ pub fn end_lost(
         .collect();
     deployment.emit(&frames)?;
     let tables = deployment.tables_mut();
+    let mut ended = BTreeMap::new();
     for (key, _) in &v4 {
         tables.sessions_v4.remove(*key)?;
+        *ended.entry(u32::from(key.vip)).or_default() += 1;
     }
     for (key, _) in &v6 {
         tables.sessions_v6.remove(*key)?;
+        *ended.entry(u32::from(key.vip)).or_default() += 1;
     }
-    Ok(v4.len() + v6.len())
+    Ok(ended)
 }
 
 fn lost<K: Copy>(

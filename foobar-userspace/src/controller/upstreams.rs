@@ -166,6 +166,15 @@ impl Upstreams {
         &self.plan
     }
 
+    /// Which one `backend` of `site` is: `web1:8443` of `www`.
+    #[must_use]
+    pub fn find(&self, site: &str, backend: &str) -> Option<u32> {
+        let mut pairs = self.plan.pairs();
+        pairs
+            .find(|(service, _, known)| service.name == site && *endpoint(known) == *backend)
+            .map(|(_, id, _)| id)
+    }
+
     /// Where the checks ask.
     pub fn aims(&self) -> HashMap<u32, Aim> {
         self.plan

@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{self, Instant},
 };
 
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::mysql::{
     Failure,
+    leadership::Hold,
     observation::Make,
     task::{Order, Report},
 };
@@ -23,7 +24,7 @@ use crate::mysql::{
 /// What a hand says.
 #[derive(Debug)]
 pub enum Heard {
-    Lock { member: usize, held: bool },
+    Lock { member: usize, hold: Hold },
     Report { number: u64, report: Report },
 }
 
@@ -75,8 +76,14 @@ impl Hand {
     }
 
     /// Keeps the lock and carries out orders, until nobody gives any.
-    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>, heard: mpsc::Sender<Heard>) {
+    pub async fn run(
+        mut self,
+        mut orders: mpsc::Receiver<Order>,
+        yields: watch::Receiver<bool>,
+        heard: mpsc::Sender<Heard>,
+    ) {
         let mut renewal = time::interval(RENEW);
+        let mut told = None;
         renewal.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -90,15 +97,17 @@ impl Hand {
                     }
                 }
                 _ = renewal.tick() => {
-                    let held = self.hold().await.unwrap_or_else(|failure| {
+                    let yields = *yields.borrow();
+                    let hold = self.hold(yields).await.unwrap_or_else(|failure| {
                         tracing::debug!(member = self.member, "no lock: {failure}");
                         self.make = None;
-                        false
+                        Hold::Nobody
                     });
-                    if held != self.held || !held {
-                        self.held = held;
+                    self.held = hold == Hold::Own;
+                    if told != Some(hold) {
+                        told = Some(hold);
                         let member = self.member;
-                        if heard.send(Heard::Lock { member, held }).await.is_err() {
+                        if heard.send(Heard::Lock { member, hold }).await.is_err() {
                             return;
                         }
                     }
@@ -107,28 +116,35 @@ impl Hand {
         }
     }
 
-    async fn hold(&mut self) -> Result<bool, Failure> {
+    /// Takes the lock, keeps it or lets go of it; who has it then.
+    async fn hold(&mut self, yields: bool) -> Result<Hold, Failure> {
         let until = Instant::now() + RENEW_WITHIN;
         let lock = &self.lock;
-        if self.held && self.talk.is_open() {
-            let sql = format!("SELECT IS_USED_LOCK({lock}) = CONNECTION_ID()");
-            let rows = self.talk.rows_here(&sql, until).await?;
-            return Ok(rows.first().is_some_and(|row| text(row, 0) == "1"));
-        }
-        if self.make.is_none() {
+        if !self.talk.is_open() || self.make.is_none() {
+            self.held = false;
             self.make = Some(self.talk.make(until).await?);
         }
-        let rows = self
-            .talk
-            .rows_here(&format!("SELECT GET_LOCK({lock}, 0)"), until)
-            .await?;
-        Ok(rows.first().is_some_and(|row| text(row, 0) == "1"))
+        if !yields && !self.held {
+            let take = format!("SELECT GET_LOCK({lock}, 0)");
+            self.talk.rows_here(&take, until).await?;
+        } else if yields && self.held {
+            let release = format!("SELECT RELEASE_LOCK({lock})");
+            self.talk.rows_here(&release, until).await?;
+        }
+        let sql = format!("SELECT IS_USED_LOCK({lock}) = CONNECTION_ID()");
+        let rows = self.talk.rows_here(&sql, until).await?;
+        Ok(match rows.first().map(|row| text(row, 0)).as_deref() {
+            Some("1") => Hold::Own,
+            Some("0") => Hold::Another,
+            _ => Hold::Nobody,
+        })
     }
 
     async fn carry_out(&mut self, order: Order) -> Report {
         let until = Instant::now() + order.within;
         let (task, member) = (order.task, self.member);
-        if !self.held {
+        // A member that has just come back is asked before its lock was due to be taken again.
+        if !self.held && !self.hold().await.unwrap_or(false) {
             return Report::Failed("its lock is not held".to_owned());
         }
         let done = match self.make {

@@ -10,12 +10,12 @@ use tokio::time::{self, Instant};
 use super::{
     Talk,
     hand::Stage,
+    survey::{Questions, survey_of},
     talk::{is_on, named, quoted, seconds_until, text},
 };
 use crate::mysql::{
     Failure, GtidSet, Picture, ServerId,
-    observation::{GaleraView, Make, Replication, SemiSync, Survey, Term},
-    preflight,
+    observation::{GaleraView, Make, Origin, Replication, SemiSync, Survey, Term},
     task::{Position, Task},
 };
 
@@ -108,7 +108,7 @@ pub async fn own_rows(
 ) -> Result<(Option<Term>, Option<u64>), Failure> {
     let sql = format!(
         "SELECT (SELECT MAX(term) FROM foobar.term), (SELECT server FROM foobar.term ORDER BY term DESC LIMIT 1), \
-         (SELECT at FROM foobar.heartbeat WHERE node = {})",
+         (SELECT who FROM foobar.term ORDER BY term DESC LIMIT 1), (SELECT at FROM foobar.heartbeat WHERE node = {})",
         quoted(node)
     );
     let rows = match talk.rows(&sql, until).await {
@@ -122,38 +122,13 @@ pub async fn own_rows(
     let term = text(row, 0).parse().ok().map(|number| Term {
         number,
         server: ServerId(text(row, 1)),
+        origin: Origin::read(&text(row, 2)),
     });
-    Ok((term, text(row, 2).parse().ok()))
+    Ok((term, text(row, 3).parse().ok()))
 }
 
 pub async fn survey(talk: &mut Talk, until: Instant) -> Result<Survey, Failure> {
-    survey_of(talk, Make::Mariadb, until).await
-}
-
-/// Settings and counters; both makes tell them in the same words.
-pub async fn survey_of(talk: &mut Talk, make: Make, until: Instant) -> Result<Survey, Failure> {
-    let mut survey = Survey::default();
-    let wanted: Vec<_> = preflight::settings(make).map(quoted).collect();
-    let variables = format!(
-        "SHOW GLOBAL VARIABLES WHERE Variable_name IN ({})",
-        wanted.join(", ")
-    );
-    for row in talk.rows(&variables, until).await? {
-        survey
-            .settings
-            .insert(text(&row, 0).to_ascii_lowercase(), text(&row, 1));
-    }
-    for row in talk.rows(COUNTERS, until).await? {
-        if let Ok(count) = text(&row, 1).parse() {
-            survey
-                .counters
-                .insert(text(&row, 0).to_ascii_lowercase(), count);
-        }
-    }
-    let tables = talk.rows(TABLES, until).await?;
-    let tables = tables.first().map(|row| text(row, 0)).unwrap_or_default();
-    survey.settings.insert(preflight::TABLES.to_owned(), tables);
-    Ok(survey)
+    survey_of(talk, &QUESTIONS, until).await
 }
 
 pub async fn perform(
@@ -164,7 +139,11 @@ pub async fn perform(
 ) -> Result<Position, Failure> {
     match task {
         Task::Inspect => {}
-        Task::StopReceiving => say(talk, &["STOP SLAVE IO_THREAD"], until).await?,
+        // One that a failover before this one left without a source receives nothing.
+        Task::StopReceiving if is_replica(talk, until).await? => {
+            say(talk, &["STOP SLAVE IO_THREAD"], until).await?;
+        }
+        Task::StopReceiving => {}
         Task::StartReceiving => say(talk, &["START SLAVE IO_THREAD"], until).await?,
         Task::Apply(set) => apply(talk, set, until).await?,
         Task::BecomeSource => {
@@ -192,10 +171,10 @@ pub async fn perform(
             )
             .await?;
         }
-        Task::BeginTerm(term) => {
+        Task::BeginTerm(term, origin) => {
             let sql = format!(
                 "INSERT INTO foobar.term (term, server, who) VALUES ({term}, @@server_id, {})",
-                quoted(&stage.who)
+                quoted(&origin.noted(&stage.who))
             );
             say(talk, &[&sql], until).await?;
         }
@@ -209,6 +188,11 @@ pub async fn perform(
         }
     }
     position(talk, until).await
+}
+
+async fn is_replica(talk: &mut Talk, until: Instant) -> Result<bool, Failure> {
+    let channels = talk.rows_here("SHOW ALL SLAVES STATUS", until).await?;
+    Ok(!channels.is_empty())
 }
 
 async fn position(talk: &mut Talk, until: Instant) -> Result<Position, Failure> {
@@ -241,10 +225,7 @@ async fn apply(talk: &mut Talk, set: &GtidSet, until: Instant) -> Result<(), Fai
         return Ok(());
     }
     // A server that is nobody's replica waits for ever: what it has, it has.
-    let is_replica = !talk
-        .rows_here("SHOW ALL SLAVES STATUS", until)
-        .await?
-        .is_empty();
+    let is_replica = is_replica(talk, until).await?;
     if !is_replica {
         return Ok(());
     }
@@ -270,10 +251,7 @@ async fn follow(
         .members
         .get(member)
         .ok_or_else(|| Failure::Ours("no such member".to_owned()))?;
-    let is_replica = !talk
-        .rows_here("SHOW ALL SLAVES STATUS", until)
-        .await?
-        .is_empty();
+    let is_replica = is_replica(talk, until).await?;
     let change = format!(
         "CHANGE MASTER TO MASTER_HOST = {}, MASTER_PORT = {}, MASTER_USER = {}, MASTER_PASSWORD = {}, \
          MASTER_USE_GTID = slave_pos, MASTER_HEARTBEAT_PERIOD = 0.3, MASTER_CONNECT_RETRY = 1",
@@ -351,7 +329,12 @@ const STATUS: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Rpl_semi_sync_
     'Rpl_semi_sync_master_clients', 'wsrep_cluster_status', 'wsrep_local_state', 'wsrep_ready', \
     'wsrep_cluster_state_uuid', 'wsrep_cluster_size')";
 const CLIENTS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_master_clients'";
-const COUNTERS: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Com_select', 'Com_insert', 'Com_update', \
-    'Com_delete', 'Com_replace', 'Com_commit', 'Threads_connected', 'Threads_running', 'Uptime')";
-const TABLES: &str = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'foobar' \
-    AND TABLE_NAME IN ('heartbeat', 'term')";
+const QUESTIONS: Questions = Questions {
+    make: Make::Mariadb,
+    at_start: "SELECT CASE WHEN GLOBAL_VALUE_ORIGIN = 'SQL' THEN 'unknown' WHEN GLOBAL_VALUE = 'ON' THEN 'read-only' \
+        ELSE 'writable' END FROM information_schema.SYSTEM_VARIABLES WHERE VARIABLE_NAME = 'READ_ONLY'",
+    heartbeat: "SHOW ALL SLAVES STATUS",
+    heartbeat_column: "Slave_heartbeat_period",
+    unbound: "SELECT DISTINCT GRANTEE FROM information_schema.USER_PRIVILEGES \
+        WHERE PRIVILEGE_TYPE IN ('SUPER', 'READ_ONLY ADMIN', 'READ ONLY ADMIN') AND GRANTEE NOT LIKE '%@_localhost_'",
+};

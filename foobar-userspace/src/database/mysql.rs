@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::{
     Talk,
     hand::Stage,
-    mariadb::{own_rows, say, survey_of, wait_for_replica},
+    mariadb::{own_rows, say, wait_for_replica},
+    survey::{Questions, survey_of},
     talk::{is_on, named, quoted, seconds_until, text},
 };
 use crate::mysql::{
@@ -125,7 +126,7 @@ async fn replication(
 }
 
 pub async fn survey(talk: &mut Talk, until: Instant) -> Result<Survey, Failure> {
-    survey_of(talk, Make::Mysql, until).await
+    survey_of(talk, &QUESTIONS, until).await
 }
 
 pub async fn perform(
@@ -136,7 +137,11 @@ pub async fn perform(
 ) -> Result<Position, Failure> {
     match task {
         Task::Inspect => {}
-        Task::StopReceiving => say(talk, &["STOP REPLICA IO_THREAD"], until).await?,
+        // One that a failover before this one left without a source receives nothing.
+        Task::StopReceiving if is_replica(talk, until).await? => {
+            say(talk, &["STOP REPLICA IO_THREAD"], until).await?;
+        }
+        Task::StopReceiving => {}
         Task::StartReceiving => say(talk, &["START REPLICA IO_THREAD"], until).await?,
         Task::Apply(set) => apply(talk, set, until).await?,
         Task::BecomeSource => {
@@ -165,10 +170,10 @@ pub async fn perform(
             ];
             say(talk, &steps, until).await?;
         }
-        Task::BeginTerm(term) => {
+        Task::BeginTerm(term, origin) => {
             let sql = format!(
                 "INSERT INTO foobar.term (term, server, who) VALUES ({term}, @@server_uuid, {})",
-                quoted(&stage.who)
+                quoted(&origin.noted(&stage.who))
             );
             say(talk, &[&sql], until).await?;
         }
@@ -182,6 +187,11 @@ pub async fn perform(
         }
     }
     position(talk, until).await
+}
+
+async fn is_replica(talk: &mut Talk, until: Instant) -> Result<bool, Failure> {
+    let channels = talk.rows_here("SHOW REPLICA STATUS", until).await?;
+    Ok(!channels.is_empty())
 }
 
 async fn position(talk: &mut Talk, until: Instant) -> Result<Position, Failure> {
@@ -221,10 +231,7 @@ async fn follow(
         .members
         .get(member)
         .ok_or_else(|| Failure::Ours("no such member".to_owned()))?;
-    let was_replica = !talk
-        .rows_here("SHOW REPLICA STATUS", until)
-        .await?
-        .is_empty();
+    let was_replica = is_replica(talk, until).await?;
     let change = format!(
         "CHANGE REPLICATION SOURCE TO SOURCE_HOST = {}, SOURCE_PORT = {}, SOURCE_USER = {}, SOURCE_PASSWORD = {}, \
          SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 86400, \
@@ -272,3 +279,15 @@ const GROUP: &str =
 const HEARTBEATS: &str = "SELECT COUNT_RECEIVED_HEARTBEATS FROM performance_schema.replication_connection_status \
     WHERE CHANNEL_NAME = ''";
 const CLIENTS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_source_clients'";
+const QUESTIONS: Questions = Questions {
+    make: Make::Mysql,
+    at_start: "SELECT CASE WHEN EXISTS (SELECT 1 FROM performance_schema.persisted_variables \
+        WHERE VARIABLE_NAME = 'super_read_only' AND VARIABLE_VALUE = 'ON') THEN 'read-only' \
+        WHEN VARIABLE_SOURCE = 'DYNAMIC' THEN 'unknown' WHEN @@super_read_only THEN 'read-only' ELSE 'writable' END \
+        FROM performance_schema.variables_info WHERE VARIABLE_NAME = 'super_read_only'",
+    heartbeat: "SELECT HEARTBEAT_INTERVAL FROM performance_schema.replication_connection_configuration \
+        WHERE CHANNEL_NAME = '' AND HOST <> ''",
+    heartbeat_column: "HEARTBEAT_INTERVAL",
+    unbound: "SELECT DISTINCT GRANTEE FROM information_schema.USER_PRIVILEGES \
+        WHERE PRIVILEGE_TYPE IN ('SUPER', 'CONNECTION_ADMIN') AND GRANTEE NOT LIKE '%@_localhost_'",
+};

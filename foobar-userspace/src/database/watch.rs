@@ -7,10 +7,10 @@ use tokio::{
     time::{self, Instant, MissedTickBehavior},
 };
 
-use super::{Endpoint, Talk, mariadb, mysql};
+use super::{Endpoint, Talk, mariadb, mysql, talk::text};
 use crate::mysql::{
     Failure, Observation, Picture,
-    observation::{Make, Survey},
+    observation::{Look, Make, Survey},
 };
 
 /// What came of a check.
@@ -19,7 +19,7 @@ pub enum Seen {
     Checked {
         member: usize,
         observation: Observation,
-        took: Duration,
+        look: Look,
     },
     Surveyed {
         member: usize,
@@ -54,12 +54,15 @@ pub async fn watch(
                 Observation::Failed(failure)
             }
         };
-        let took = begun.elapsed();
+        let look = Look {
+            begun: begun.into_std(),
+            took: begun.elapsed(),
+        };
         if seen
             .send(Seen::Checked {
                 member,
                 observation,
-                took,
+                look,
             })
             .await
             .is_err()
@@ -84,6 +87,29 @@ pub async fn watch(
     }
 }
 
+/// Looks at all beats of a member every so often, until nobody listens; when each look began.
+pub async fn listen(
+    endpoint: Endpoint,
+    every: Duration,
+    timeout: Duration,
+    heard: mpsc::Sender<(Result<String, Failure>, Instant)>,
+) {
+    let mut talk = Talk::new(endpoint, Vec::new());
+    let mut ticks = time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let begun = Instant::now();
+        let beats = talk
+            .rows(BEATS, begun + timeout)
+            .await
+            .map(|rows| rows.first().map(|row| text(row, 0)).unwrap_or_default());
+        if heard.send((beats, begun)).await.is_err() {
+            return;
+        }
+    }
+}
+
 async fn look(
     talk: &mut Talk,
     make: &mut Option<Make>,
@@ -102,3 +128,5 @@ async fn look(
 
 const SURVEY: Duration = Duration::from_secs(1);
 const SURVEY_WITHIN: Duration = Duration::from_secs(1);
+/// Changes with every beat, whatever the balancers' clocks say.
+const BEATS: &str = "SELECT CAST(SUM(at) AS CHAR) FROM foobar.heartbeat";

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::{Field, Refusal, characters, meaning::Meaning};
+use super::{
+    Field, Refusal, characters,
+    trailers::{MOST, Trailer, may_trail},
+};
 
 /// Where in a chunked body the reader stands.
 #[derive(Clone, Debug)]
@@ -83,7 +86,7 @@ impl Chunked {
                     [] | [b'\r'] => return Ok(Piece::Incomplete(at)),
                     _ => return Err(Refusal::ChunkEnd),
                 },
-                State::Trailers => match line(rest, MAX_TRAILERS).ok_or(Refusal::Trailer)?? {
+                State::Trailers => match line(rest, MOST).ok_or(Refusal::Trailer)?? {
                     Some(b"") => {
                         self.state = State::Done;
                         return Ok(Piece::End(at + 2));
@@ -104,13 +107,20 @@ impl Chunked {
         super::head::lines(&self.trailers).filter_map(|line| Field::parse(line).ok())
     }
 
+    /// The same as name, in lower case, and value.
+    #[must_use]
+    pub fn owned_trailers(&self) -> Vec<Trailer> {
+        self.trailers()
+            .map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec()))
+            .collect()
+    }
+
     fn take(&mut self, line: &[u8]) -> Result<(), Refusal> {
         let field = Field::parse(line)?;
-        let may_trail = |meaning: Meaning| meaning.may_trail();
-        if !may_trail(Meaning::of(field.name)) || !may_trail(Meaning::of_underscored(field.name)) {
+        if !may_trail(field.name) {
             return Err(Refusal::Trailer);
         }
-        if self.trailers.len() + line.len() + 2 > MAX_TRAILERS {
+        if self.trailers.len() + line.len() + 2 > MOST {
             return Err(Refusal::Trailer);
         }
         self.trailers.extend_from_slice(line);
@@ -133,7 +143,6 @@ fn line(input: &[u8], most: usize) -> Line<'_> {
 }
 
 const MAX_SIZE_LINE: usize = 15;
-const MAX_TRAILERS: usize = 4096;
 
 #[cfg(test)]
 mod tests {

@@ -77,10 +77,13 @@ impl Meter {
 
     /// How much of the frame must be seen to judge it.
     fn wanted(&self) -> usize {
-        if self.have >= HEADER && self.start[3] == WINDOW_UPDATE {
-            HEADER + self.length().min(4)
-        } else {
-            HEADER
+        if self.have < HEADER {
+            return HEADER;
+        }
+        match self.start[3] {
+            WINDOW_UPDATE => HEADER + self.length().min(4),
+            DATA if self.start[4] & PADDED != 0 => HEADER + self.length().min(1),
+            _ => HEADER,
         }
     }
 
@@ -94,18 +97,27 @@ impl Meter {
         match self.start[3] {
             HEADERS => self.opened += 1,
             RST_STREAM => self.reset += 1,
-            DATA if self.length() == 0 && flags & END_STREAM == 0 => self.control += 1,
-            SETTINGS if flags & ACK == 0 => self.control += 1,
-            PING if flags & ACK == 0 => self.control += 1,
-            PRIORITY | CONTINUATION => self.control += 1,
+            DATA if self.is_hollow() && flags & END_STREAM == 0 => self.control += 1,
+            DATA => {}
+            // Nobody asked for a second one: h2 ends such a connection.
+            SETTINGS if flags & ACK != 0 => {}
             WINDOW_UPDATE => {
                 let [.., a, b, c, d] = self.start;
                 if u32::from_be_bytes([a, b, c, d]) < LEAST_INCREMENT {
                     self.control += 1;
                 }
             }
-            _ => {}
+            _ => self.control += 1,
         }
+    }
+
+    /// Whether a DATA frame has nothing but padding.
+    fn is_hollow(&self) -> bool {
+        let padding = match self.start[4] & PADDED {
+            0 => 0,
+            _ => usize::from(self.start[HEADER]) + 1,
+        };
+        self.length() <= padding
     }
 }
 
@@ -114,14 +126,12 @@ const HEADER: usize = 9;
 const START: usize = HEADER + 4;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
-const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
+const PADDED: u8 = 8;
 /// Smaller ones make the proxy send crumbs.
 const LEAST_INCREMENT: u32 = 128;
 
@@ -130,6 +140,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    const PRIORITY: u8 = 2;
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    const CONTINUATION: u8 = 9;
+    const UNKNOWN: u8 = 0xbb;
 
     const LIMITS: H2Limits = H2Limits {
         streams: 100,
@@ -165,6 +181,11 @@ mod tests {
                 frame(SETTINGS, 0, &[]),
                 frame(PRIORITY, 0, &[0; 5]),
                 frame(DATA, 0, &[]),
+                frame(DATA, PADDED, &[0]),
+                frame(DATA, PADDED, &[3, 0, 0, 0]),
+                frame(PING, ACK, &[0; 8]),
+                frame(GOAWAY, 0, &[0; 8]),
+                frame(UNKNOWN, 0, &[0; 30]),
                 frame(CONTINUATION, 0, &[]),
                 frame(WINDOW_UPDATE, 0, &[0, 0, 0, 1]),
             ] {
@@ -194,6 +215,7 @@ mod tests {
         for _ in 0..1_000 {
             frames.push(frame(HEADERS, 4, &[0x82; 40]));
             frames.push(frame(DATA, 1, &[7; 300]));
+            frames.push(frame(DATA, PADDED, &[1, 7, 0]));
             frames.push(frame(WINDOW_UPDATE, 0, &[0, 0, 0x40, 0]));
             frames.push(frame(SETTINGS, ACK, &[]));
         }

@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, net::IpAddr};
 
-use super::{AnswerBody, Body, Field, Request, Response, Version};
+use super::{AnswerBody, Body, Field, Request, Response, Trailer, Version};
 
 /// What the backend is told about the client of a connection; written once, used for each request.
 #[derive(Clone, Debug)]
@@ -115,6 +115,15 @@ pub fn write_response(response: &Response<'_>, answering: Answering, out: &mut V
     } else if !answering.keeps_alive {
         out.extend_from_slice(b"connection: close\r\n");
     }
+}
+
+/// The end of a chunked body.
+pub fn write_last_chunk(trailers: &[Trailer], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"0\r\n");
+    for (name, value) in trailers {
+        write_field(Field { name, value }, out);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 fn write_field(field: Field<'_>, out: &mut Vec<u8>) {

@@ -291,7 +291,7 @@ fn host<'b>(authority: Option<&'b [u8]>, field: Option<&'b [u8]>) -> Result<&'b 
 }
 
 /// RFC 9113 8.2.
-fn screen(field: Field<'_>) -> Result<(), Refusal> {
+pub(super) fn screen(field: Field<'_>) -> Result<(), Refusal> {
     if field.name.is_empty()
         || !characters::TOKEN.has_all(field.name)
         || field.name.iter().any(u8::is_ascii_uppercase)

@@ -41,6 +41,8 @@ pub enum BadAnswer {
     Malformed,
     #[error("the answer is not HTTP/1.1")]
     StatusLine,
+    #[error("the backend says too often that its answer is to come")]
+    TooManyInterim,
     #[error("the backend switches protocols unasked")]
     UnaskedUpgrade,
 }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use std::time::Instant;
+
 use rustix::time::{ClockId, clock_gettime};
 
 /// `CLOCK_MONOTONIC_COARSE` in nanoseconds: what `Member::expires` and the buckets are measured by.
@@ -15,6 +17,18 @@ pub fn coarse() -> u64 {
 #[must_use]
 pub fn monotonic() -> u64 {
     nanoseconds(ClockId::Monotonic)
+}
+
+/// A moment to come, as the packet path counts; 0 for one that is over. A process that is stopped in here comes out with
+/// too early a moment, never with too late a one.
+#[must_use]
+pub fn at(moment: Instant) -> u64 {
+    let now = monotonic();
+    let left = moment.saturating_duration_since(Instant::now());
+    match u64::try_from(left.as_nanos()) {
+        Ok(0) | Err(_) => 0,
+        Ok(left) => now.saturating_add(left),
+    }
 }
 
 fn nanoseconds(clock: ClockId) -> u64 {

@@ -94,6 +94,7 @@ pub fn families(snapshot: &Snapshot) -> Vec<Family<'_>> {
     families.extend(backends(snapshot));
     families.extend(sites::of_sites(snapshot));
     families.extend(sites::of_backends(snapshot));
+    families.extend(sites::at_the_door(snapshot));
     families.extend(sites::certificates(snapshot));
     families.extend(clusters::of_clusters(snapshot));
     families.extend(clusters::of_members(snapshot));

@@ -7,7 +7,7 @@ use foobar_ebpf::verdict::Reason;
 use crate::{
     admin::api::{BackendState, RequestRate, ServiceCounters, SiteCounters, Snapshot},
     config::{Alert, Metric, Quantile},
-    mysql::status::ClusterStatus,
+    mysql::status::{ClusterStatus, MemberStatus},
 };
 
 /// `None` where there is nothing to measure: no such service here, or no rate yet.
@@ -48,6 +48,25 @@ pub fn measure(alert: &Alert, snapshot: &Snapshot, before: &Before) -> Option<f6
             .filter(|member| member.role == "replica")
             .filter_map(|member| member.lag_seconds)
             .reduce(f64::max),
+        Metric::NoWriter => of_clusters(snapshot, of, |cluster| {
+            usize::from(cluster.writer.is_none())
+        }),
+        Metric::RivalWriters => of_clusters(snapshot, of, |cluster| cluster.rivals.len()),
+        Metric::SemiSyncDegraded => of_clusters(snapshot, of, |cluster| {
+            let degraded = |member: &&MemberStatus| member.semi_sync.as_deref() == Some("degraded");
+            cluster.members.iter().filter(degraded).count()
+        }),
+        Metric::WritesStalled => of_clusters(snapshot, of, |cluster| {
+            let members = cluster.members.iter();
+            members.filter(|member| member.writes_stalled).count()
+        }),
+        Metric::PreflightLacks => of_clusters(snapshot, of, |cluster| {
+            // Elsewhere nobody would act on it.
+            match cluster.mode.as_str() {
+                "promote" => cluster.lacks.len(),
+                _ => 0,
+            }
+        }),
         Metric::CertificateExpiry => snapshot
             .certificates
             .iter()
@@ -112,6 +131,17 @@ fn clusters<'a>(
         .clusters
         .iter()
         .filter(move |cluster| of.is_none_or(|of| cluster.name == of))
+}
+
+/// Of all clusters together; `None` where there is none.
+fn of_clusters(
+    snapshot: &Snapshot,
+    of: Option<&str>,
+    number: impl Fn(&ClusterStatus) -> usize,
+) -> Option<f64> {
+    clusters(snapshot, of)
+        .map(|cluster| count(number(cluster)))
+        .reduce(|sum, number| sum + number)
 }
 
 /// Requests of sites; at layer 4 a query is a connection. What XDP hands to the proxy is counted by the proxy.
@@ -219,6 +249,7 @@ mod tests {
         },
         config::{Place, Quantity, Severity, Side, Threshold},
         monitor::samples,
+        mysql::status::LackStatus,
     };
 
     fn alert(metric: Metric, of: Option<&str>) -> Alert {
@@ -354,6 +385,37 @@ mod tests {
         assert_eq!(of(Metric::Failover, &before), Some(1.0));
         assert_eq!(of(Metric::Failover, &Before::of(&snapshot)), Some(0.0));
         assert_eq!(of(Metric::Failover, &Before::default()), Some(0.0));
+    }
+
+    #[test]
+    fn what_ails_a_cluster_is_counted_and_a_healthy_one_counts_nothing() {
+        let ails = [
+            Metric::NoWriter,
+            Metric::RivalWriters,
+            Metric::SemiSyncDegraded,
+            Metric::WritesStalled,
+            Metric::PreflightLacks,
+        ];
+        let mut snapshot = samples::snapshot();
+        let of = |metric, snapshot: &Snapshot| {
+            measure(
+                &alert(metric, Some("mysql.app")),
+                snapshot,
+                &Before::default(),
+            )
+        };
+        for metric in ails {
+            assert_eq!(of(metric, &snapshot), Some(0.0), "{metric:?}");
+            assert_eq!(of(metric, &Snapshot::default()), None, "{metric:?}");
+        }
+        let cluster = &mut snapshot.clusters[0];
+        cluster.writer = None;
+        cluster.rivals = vec!["web1".to_owned(), "web2".to_owned()];
+        cluster.lacks = vec![LackStatus::default()];
+        cluster.members[0].semi_sync = Some("degraded".to_owned());
+        cluster.members[0].writes_stalled = true;
+        let found = ails.map(|metric| of(metric, &snapshot));
+        assert_eq!(found, [1.0, 2.0, 1.0, 1.0, 1.0].map(Some));
     }
 
     #[test]

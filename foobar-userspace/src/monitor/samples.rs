@@ -54,6 +54,12 @@ pub fn snapshot() -> Snapshot {
                 requests: requests(118),
             }],
         }],
+        door: BTreeMap::from([
+            ("accepted".to_owned(), 40),
+            ("refused_rate".to_owned(), 2),
+            ("unknown_name".to_owned(), 1),
+            ("faults".to_owned(), 0),
+        ]),
         clusters: vec![ClusterStatus {
             name: "mysql.app".to_owned(),
             mode: "promote".to_owned(),

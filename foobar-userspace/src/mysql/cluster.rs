@@ -1,6 +1,7 @@
 //! A cluster over time: what its members showed, whom its addresses lead to, what is done about a loss.
 
 mod describe;
+mod lease;
 mod member;
 mod operate;
 
@@ -14,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use self::member::Member;
 pub use self::operate::{Command, Refused};
 use super::{
+    claim::Claim,
     evidence::{self, Unfit, Witness, Writer},
     failover::Failover,
     lag::{LagLimits, Readable},
-    observation::{Observation, ServerId, Survey},
+    observation::{Look, Observation, ServerId, Survey},
     preflight::{self, Candidate, Lack},
     rejoin::Rejoin,
     switchover::Switchover,
@@ -40,6 +42,12 @@ pub struct Limits {
     pub on_write_stall: OnWriteStall,
     pub rejoin: RejoinWish,
     pub cool_down: Duration,
+    /// How long the writer address is served on the strength of one look.
+    pub lease: Option<Duration>,
+    /// How many serve the cluster, of whom one leads.
+    pub balancers: usize,
+    /// Users of foobar itself.
+    pub own: Vec<String>,
     /// Whose terms these are.
     pub who: String,
 }
@@ -87,18 +95,23 @@ pub struct Cluster {
     writer: Writer,
     verdicts: Vec<Result<(), Unfit>>,
     /// A promotion that was acknowledged, while the checks do not show it yet.
-    proved: Option<(usize, Instant)>,
+    proved: Option<Proof>,
     /// Contact with the incumbent was lost since it took writes.
     interrupted: bool,
     interrupted_since: Option<Instant>,
     operation: Option<Operation>,
     /// When an operation had a server open last whose term was not acknowledged yet.
     opened: Option<Instant>,
+    /// When the primary was last asked to begin a term that it lacks.
+    claimed: Option<Instant>,
     orders: u64,
     /// The last beat that the primary took.
     written: Option<u64>,
     leads: bool,
+    /// Of every member something was known before the last look.
+    knew_all: bool,
     lacks: Vec<Lack>,
+    hints: Vec<Lack>,
     /// The preflight held when all was well last.
     armed: bool,
     /// Why a failover that is due does not take place.
@@ -110,11 +123,21 @@ pub struct Cluster {
     memory: Memory,
 }
 
+/// A term that was acknowledged.
+#[derive(Clone, Copy, Debug)]
+struct Proof {
+    member: usize,
+    /// When it was asked for.
+    since: Instant,
+    until: Instant,
+}
+
 #[derive(Clone, Debug)]
 enum Operation {
     Failover(Failover, Cause),
     Switchover(Switchover),
     Rejoin(Rejoin),
+    Claim(Claim),
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -141,10 +164,13 @@ impl Cluster {
             interrupted_since: None,
             operation: None,
             opened: None,
+            claimed: None,
             orders: 0,
             written: None,
             leads: false,
+            knew_all: false,
             lacks: Vec::new(),
+            hints: Vec::new(),
             armed: false,
             hindrance: None,
             role_changes: 0,
@@ -204,14 +230,16 @@ impl Cluster {
         &mut self,
         member: usize,
         observation: Observation,
-        took: Duration,
+        look: Look,
         now: Now,
     ) -> Vec<Effect> {
         let Some(seen) = self.members.get_mut(member) else {
             return Vec::new();
         };
-        seen.observe(observation, took, &self.limits, self.written, now);
-        self.judge(now)
+        seen.observe(observation, look, &self.limits, self.written, now);
+        let mut effects = self.learn_of_term(member, now);
+        effects.extend(self.judge(now));
+        effects
     }
 
     /// A write with a new value came back from the primary, or did not in time.
@@ -291,10 +319,7 @@ impl Cluster {
         match &self.operation {
             Some(Operation::Failover(..)) => None,
             Some(Operation::Switchover(switchover)) if !switchover.keeps_old() => None,
-            _ => match self.proved {
-                Some((member, _)) => Some(member),
-                None => by_evidence,
-            },
+            _ => self.proved.map(|proof| proof.member).or(by_evidence),
         }
     }
 
@@ -479,8 +504,8 @@ impl Cluster {
 
     /// A proof stands for a while, in which the checks may still show what was before, unless they show a rival.
     fn settle_proof(&mut self, now: Now) {
-        if let Some((_, until)) = self.proved
-            && (now.instant > until || matches!(self.writer, Writer::Several(_)))
+        if let Some(proof) = self.proved
+            && (now.instant > proof.until || matches!(self.writer, Writer::Several(_)))
         {
             self.proved = None;
         }
@@ -561,7 +586,8 @@ impl Cluster {
                 is_primary: index == writer,
             })
             .collect();
-        self.lacks = preflight::for_promotion(&candidates);
+        self.lacks = preflight::for_promotion(&candidates, &self.limits.own);
+        self.hints = preflight::hints(&candidates);
         self.armed = self.limits.mode == Mode::Promote && self.lacks.is_empty();
     }
 }

@@ -50,6 +50,10 @@ pub enum Unfit {
     Replica(String),
     #[error("deposed; `foobar mysql rejoin` brings it back")]
     Fenced,
+    #[error(
+        "open, but no term of its own has begun; who opened it by hand adds a row to foobar.term"
+    )]
+    Unproved,
     #[error("its term {own} is over: {highest} has begun")]
     OldTerm { own: u64, highest: u64 },
     #[error("no replica hears from it")]
@@ -280,7 +284,9 @@ fn choose_one(witnesses: &[Witness<'_>], verdicts: &mut [Result<(), Unfit>]) {
 mod tests {
     use super::*;
     use crate::mysql::gtid::GtidSet;
-    use crate::mysql::observation::{GaleraView, GroupView, Make, Replication, SemiSync, Term};
+    use crate::mysql::observation::{
+        GaleraView, GroupView, Make, Origin, Replication, SemiSync, Term,
+    };
 
     fn picture(server: &str) -> Picture {
         Picture {
@@ -399,11 +405,13 @@ mod tests {
         old.term = Some(Term {
             number: 1,
             server: ServerId("1".to_owned()),
+            origin: Origin::Planned,
         });
         let mut new = replica("2", "1");
         new.term = Some(Term {
             number: 2,
             server: ServerId("2".to_owned()),
+            origin: Origin::Planned,
         });
         let (writer, verdicts) = judge(&[witness(&old), witness(&new)]);
         assert_eq!(writer, Writer::Nobody);
@@ -419,6 +427,7 @@ mod tests {
         new.term = Some(Term {
             number: 1,
             server: ServerId("1".to_owned()),
+            origin: Origin::Planned,
         });
         let own = Witness {
             taken: Some(now),

@@ -1,6 +1,6 @@
 //! A primary is lost: who takes over, in which steps, and when to give up.
 //!
-//! Revoke, choose, drain, become, attach, open, prove. Until `prove` is acknowledged by a replica the writer address leads
+//! Revoke, choose, drain, become, attach, let leases lapse, open, prove. Until `prove` is acknowledged by a replica the writer address leads
 //! nowhere (N1, N8); what may be undone is undone when a step fails; what may not leaves the cluster to a human.
 
 use std::{
@@ -8,7 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::task::{Effect, Outcome, Position, Report, Round, Task};
+use super::{
+    observation::Origin,
+    procedure::{Course, Orders, Procedure},
+    task::{Effect, Position, Task},
+};
 
 /// A failover under way.
 #[derive(Clone, Debug)]
@@ -19,9 +23,12 @@ pub struct Failover {
     survivors: Vec<usize>,
     /// Who is preferred among those that have everything.
     wanted: Option<usize>,
+    origin: Origin,
+    /// How long after the revocation others may still lead writers to the lost one.
+    lease: Duration,
+    revoked: Option<Instant>,
     stage: Stage,
-    round: Round,
-    next: u64,
+    orders: Orders,
     positions: BTreeMap<usize, Position>,
     candidate: Option<usize>,
 }
@@ -32,19 +39,10 @@ enum Stage {
     Drain,
     Become,
     Attach,
+    Lapse,
     Open,
     Prove,
     Over,
-}
-
-/// Where it stands after an event.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Course {
-    Going,
-    /// This member takes the writes now.
-    Won(usize),
-    /// Nothing was promoted.
-    GivenUp(String),
 }
 
 impl Failover {
@@ -55,17 +53,19 @@ impl Failover {
         lost: usize,
         survivors: Vec<usize>,
         term: u64,
-        first_order: u64,
+        last_order: u64,
         now: Instant,
     ) -> (Self, Vec<Effect>) {
         let mut failover = Self {
             lost: Some(lost),
             term,
+            origin: Origin::Planned,
+            lease: Duration::ZERO,
+            revoked: None,
             survivors,
             wanted: None,
             stage: Stage::Revoke,
-            round: Round::default(),
-            next: first_order,
+            orders: Orders::numbered_after(last_order, now),
             positions: BTreeMap::new(),
             candidate: None,
         };
@@ -74,8 +74,22 @@ impl Failover {
             .iter()
             .map(|member| (*member, Task::StopReceiving))
             .collect();
-        let effects = failover.round(Stage::Revoke, orders, REVOKE, now);
+        let effects = failover.step(Stage::Revoke, orders, REVOKE, now);
         (failover, effects)
+    }
+
+    /// Why, as the row of the term tells it.
+    #[must_use]
+    pub const fn because(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
+    /// Opens nobody before the leases that others hold by the lost one's word have lapsed (N1).
+    #[must_use]
+    pub fn outliving(mut self, lease: Option<Duration>) -> Self {
+        self.lease = lease.map_or(Duration::ZERO, |lease| lease + MARGIN);
+        self
     }
 
     /// A primary came back, read-only by its own configuration, before anybody took its place: it goes on where it stopped,
@@ -86,76 +100,92 @@ impl Failover {
         primary: usize,
         members: Vec<usize>,
         term: u64,
-        first_order: u64,
+        last_order: u64,
         now: Instant,
     ) -> (Self, Vec<Effect>) {
-        let (mut failover, _) = Self::begin(primary, members, term, first_order, now);
+        let (mut failover, _) = Self::begin(primary, members, term, last_order, now);
         failover.lost = None;
         failover.wanted = Some(primary);
-        failover.next = first_order;
+        failover.orders = Orders::numbered_after(last_order, now);
         let orders = failover
             .survivors
             .iter()
             .map(|member| (*member, Task::Inspect))
             .collect();
-        let effects = failover.round(Stage::Revoke, orders, STEP, now);
+        let effects = failover.step(Stage::Revoke, orders, STEP, now);
         (failover, effects)
     }
 
-    #[must_use]
-    pub const fn phase(&self) -> &'static str {
-        phase_of(self.stage)
+    fn step(
+        &mut self,
+        stage: Stage,
+        orders: Vec<(usize, Task)>,
+        within: Duration,
+        now: Instant,
+    ) -> Vec<Effect> {
+        self.stage = stage;
+        let mut effects = self.orders.give(orders, within, now);
+        effects.push(Effect::Audit(format!(
+            "failover to term {}: {}",
+            self.term,
+            self.phase()
+        )));
+        effects
+    }
+}
+
+impl Procedure for Failover {
+    fn name(&self) -> &'static str {
+        "a failover"
     }
 
-    #[must_use]
-    pub const fn opens(&self) -> Option<usize> {
+    fn phase(&self) -> &'static str {
+        match self.stage {
+            Stage::Revoke => "revoke",
+            Stage::Drain => "drain",
+            Stage::Become => "become",
+            Stage::Attach => "attach",
+            Stage::Lapse => "lapse",
+            Stage::Open => "open",
+            Stage::Prove => "prove",
+            Stage::Over => "over",
+        }
+    }
+
+    fn opens(&self) -> Option<usize> {
         match self.stage {
             Stage::Open | Stage::Prove => self.candidate,
             _ => None,
         }
     }
 
-    /// Of the last order given.
-    #[must_use]
-    pub const fn last_order(&self) -> u64 {
-        self.next
+    fn is_over(&self) -> bool {
+        self.stage == Stage::Over
     }
 
-    pub fn hear(&mut self, number: u64, report: Report, now: Instant) -> (Course, Vec<Effect>) {
-        let outcome = self.round.hear(number, report);
-        self.advance(outcome, now)
+    fn orders(&self) -> &Orders {
+        &self.orders
     }
 
-    pub fn tick(&mut self, now: Instant) -> (Course, Vec<Effect>) {
-        let outcome = self.round.tick(now);
-        self.advance(outcome, now)
-    }
-
-    fn advance(&mut self, outcome: Outcome, now: Instant) -> (Course, Vec<Effect>) {
-        if self.stage == Stage::Over {
-            return (Course::Going, Vec::new());
-        }
-        match outcome {
-            Outcome::Waiting => (Course::Going, Vec::new()),
-            Outcome::Failed(why) => self.give_up(&why, now),
-            Outcome::Done(reports) => self.proceed(reports, now),
-        }
+    fn orders_mut(&mut self) -> &mut Orders {
+        &mut self.orders
     }
 
     fn proceed(
         &mut self,
-        reports: BTreeMap<usize, Position>,
+        reports: &BTreeMap<usize, Position>,
         now: Instant,
     ) -> (Course, Vec<Effect>) {
         match (self.stage, self.candidate) {
             (Stage::Revoke, _) => {
-                self.positions = reports;
+                self.revoked = Some(now);
+                self.positions.clone_from(reports);
                 let Some(candidate) = candidate(&self.positions, self.wanted) else {
                     return self.give_up("no survivor has everything that the others have", now);
                 };
                 self.candidate = Some(candidate);
                 let all = self.positions[&candidate].all();
-                let effects = self.round(
+                let effects = self.step(
                     Stage::Drain,
                     vec![(candidate, Task::Apply(all))],
                     DRAIN,
@@ -174,7 +204,7 @@ impl Failover {
                     return self
                         .give_up("the candidate has not applied all that was received", now);
                 }
-                let effects = self.round(
+                let effects = self.step(
                     Stage::Become,
                     vec![(candidate, Task::BecomeSource)],
                     STEP,
@@ -187,25 +217,30 @@ impl Failover {
                 let orders = others
                     .map(|member| (*member, Task::Follow(candidate)))
                     .collect();
-                let effects = self.round(Stage::Attach, orders, STEP, now);
+                let effects = self.step(Stage::Attach, orders, STEP, now);
                 (Course::Going, effects)
             }
-            (Stage::Attach, Some(candidate)) => {
+            (Stage::Attach, Some(_)) => {
+                let revoked = self.revoked.unwrap_or(now);
+                self.stage = Stage::Lapse;
+                self.orders.rest(revoked + self.lease, now);
+                self.advance(None, now)
+            }
+            (Stage::Lapse, Some(candidate)) => {
                 let effects =
-                    self.round(Stage::Open, vec![(candidate, Task::OpenWrites)], STEP, now);
+                    self.step(Stage::Open, vec![(candidate, Task::OpenWrites)], STEP, now);
                 (Course::Going, effects)
             }
             (Stage::Open, Some(candidate)) => {
-                let prove = vec![(candidate, Task::BeginTerm(self.term))];
-                let effects = self.round(Stage::Prove, prove, STEP, now);
+                let prove = vec![(candidate, Task::BeginTerm(self.term, self.origin))];
+                let effects = self.step(Stage::Prove, prove, STEP, now);
                 (Course::Going, effects)
             }
             (Stage::Prove, Some(candidate)) => {
                 self.stage = Stage::Over;
                 // Never waited for: on a semi-synchronous primary without replicas it hangs exactly now.
                 let old = self.lost.map(|lost| (lost, Task::CloseWrites));
-                let (_, mut effects) =
-                    Round::begin(old.into_iter().collect(), STEP, &mut self.next, now);
+                let mut effects = self.orders.give_parting(old.into_iter().collect(), now);
                 effects.push(Effect::Hook("promoted", Some(candidate)));
                 (Course::Won(candidate), effects)
             }
@@ -215,8 +250,8 @@ impl Failover {
 
     /// Undoes what can be undone. From `become` on the candidate has no source any more: that is a human's.
     fn give_up(&mut self, why: &str, now: Instant) -> (Course, Vec<Effect>) {
-        let stage = self.stage;
-        self.stage = Stage::Over;
+        let why = format!("{}: {why}", self.phase());
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let orders: Vec<_> = match (stage, self.candidate) {
             (Stage::Revoke | Stage::Drain, _) => self
                 .survivors
@@ -227,42 +262,9 @@ impl Failover {
             (Stage::Open | Stage::Prove, Some(candidate)) => vec![(candidate, Task::CloseWrites)],
             _ => Vec::new(),
         };
-        let (_, mut effects) = Round::begin(orders, STEP, &mut self.next, now);
+        let mut effects = self.orders.give_parting(orders, now);
         effects.push(Effect::Hook("failover-given-up", self.lost));
-        (
-            Course::GivenUp(format!("{}: {why}", phase_of(stage))),
-            effects,
-        )
-    }
-
-    fn round(
-        &mut self,
-        stage: Stage,
-        orders: Vec<(usize, Task)>,
-        within: Duration,
-        now: Instant,
-    ) -> Vec<Effect> {
-        self.stage = stage;
-        let (round, mut effects) = Round::begin(orders, within, &mut self.next, now);
-        self.round = round;
-        effects.push(Effect::Audit(format!(
-            "failover to term {}: {}",
-            self.term,
-            self.phase()
-        )));
-        effects
-    }
-}
-
-const fn phase_of(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Revoke => "revoke",
-        Stage::Drain => "drain",
-        Stage::Become => "become",
-        Stage::Attach => "attach",
-        Stage::Open => "open",
-        Stage::Prove => "prove",
-        Stage::Over => "over",
+        (Course::GivenUp(why), effects)
     }
 }
 
@@ -282,12 +284,14 @@ fn candidate(positions: &BTreeMap<usize, Position>, wanted: Option<usize>) -> Op
 /// MariaDB needs 1.1 to 2.1 s to stop receiving from a primary that hangs.
 const REVOKE: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(30);
+/// The packet path's clock is coarse.
+const MARGIN: Duration = Duration::from_millis(50);
 const STEP: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mysql::gtid::GtidSet;
+    use crate::mysql::{gtid::GtidSet, task::Report};
 
     fn position(executed: &str, received: &str) -> Position {
         let set = |text| GtidSet::mariadb(text).expect("a set");
@@ -315,7 +319,10 @@ mod tests {
     ) -> (Course, Vec<Effect>) {
         let mut last = (Course::Going, Vec::new());
         for (number, member, _) in orders(effects) {
-            last = failover.hear(number, Report::Done(position(member)), Instant::now());
+            last = failover.advance(
+                Some((number, Report::Done(position(member)))),
+                Instant::now(),
+            );
         }
         last
     }
@@ -354,10 +361,28 @@ mod tests {
                 (2, Task::BecomeSource),
                 (1, Task::Follow(2)),
                 (2, Task::OpenWrites),
-                (2, Task::BeginTerm(7)),
+                (2, Task::BeginTerm(7, Origin::Planned)),
                 (0, Task::CloseWrites),
             ]
         );
+    }
+
+    #[test]
+    fn nobody_is_opened_while_another_balancer_may_still_serve_the_lost_one() {
+        let start = Instant::now();
+        let (failover, effects) = Failover::begin(0, vec![1, 2], 7, 0, start);
+        let mut failover = failover.outliving(Some(Duration::from_secs(1)));
+        let has = |_| position("0-1-5", "0-1-5");
+        let revoked = Instant::now();
+        let mut step = answer(&mut failover, &effects, has);
+        while failover.phase() != "lapse" {
+            step = answer(&mut failover, &step.1.clone(), has);
+        }
+        assert_eq!(orders(&step.1), []);
+        let (_, early) = failover.advance(None, revoked + Duration::from_secs(1));
+        assert_eq!(orders(&early), []);
+        let (_, late) = failover.advance(None, Instant::now() + Duration::from_secs(2));
+        assert_eq!(orders(&late)[0].2, Task::OpenWrites);
     }
 
     #[test]
@@ -366,9 +391,9 @@ mod tests {
         let (mut failover, effects) = Failover::begin(0, vec![1, 2], 2, 0, now);
         let orders_given = orders(&effects);
         let first = Report::Done(position("0-1-5", "0-1-5"));
-        let (course, _) = failover.hear(orders_given[0].0, first, now);
+        let (course, _) = failover.advance(Some((orders_given[0].0, first)), now);
         assert_eq!(course, Course::Going);
-        let (course, effects) = failover.tick(now + REVOKE + STEP);
+        let (course, effects) = failover.advance(None, now + REVOKE + STEP);
         assert!(matches!(course, Course::GivenUp(_)), "{course:?}");
         let tasks: Vec<_> = orders(&effects)
             .into_iter()

@@ -32,6 +32,14 @@ fn of_cluster(cluster: &ClusterStatus) -> Vec<Finding> {
             Finding::warn(subject, text, lack.cure.clone())
         });
     }
+    for hint in cluster.hints.iter().filter(|_| promotes) {
+        let member = hint.member.as_deref().unwrap_or_default();
+        findings.push(Finding::warn(
+            format!("{name} {member}"),
+            hint.what.clone(),
+            hint.cure.clone(),
+        ));
+    }
     if let Some(paused) = &cluster.paused {
         findings.push(Finding::warn(
             name.clone(),

@@ -1,6 +1,10 @@
 //! What one check of one server says: a picture of it, or why there is none.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, Instant},
+};
 
 use super::gtid::GtidSet;
 
@@ -112,6 +116,45 @@ impl Replication {
 pub struct Term {
     pub number: u64,
     pub server: ServerId,
+    pub origin: Origin,
+}
+
+/// Why a term began.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Origin {
+    /// Nobody was lost.
+    #[default]
+    Planned,
+    FailoverByHand,
+    FailoverByItself,
+}
+
+impl Origin {
+    const NOTED: [(Self, &'static str); 2] = [
+        (Self::FailoverByHand, ": failover by hand"),
+        (Self::FailoverByItself, ": failover"),
+    ];
+
+    /// What the column `who` says: whose term it is, and why it began.
+    #[must_use]
+    pub fn noted(self, who: &str) -> String {
+        let note = Self::NOTED.iter().find(|(origin, _)| *origin == self);
+        format!("{who}{}", note.map_or("", |(_, note)| note))
+    }
+
+    #[must_use]
+    pub fn read(who: &str) -> Self {
+        let note = Self::NOTED.iter().find(|(_, note)| who.ends_with(note));
+        note.map_or(Self::Planned, |(origin, _)| *origin)
+    }
+}
+
+/// When a check was made, by the clock of the one who made it.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// What it shows cannot be older.
+    pub begun: Instant,
+    pub took: Duration,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -168,6 +211,10 @@ pub struct Survey {
     /// By the name that the server gives it, in lower case.
     pub settings: BTreeMap<String, String>,
     pub counters: BTreeMap<String, u64>,
+    /// How far its clock is ahead of this node's, in microseconds.
+    pub ahead: Option<i64>,
+    /// Accounts that write past `read_only`, those for its own machine apart; none where the monitor cannot see.
+    pub unbound: Option<Vec<String>>,
 }
 
 impl Survey {
@@ -191,6 +238,17 @@ impl Survey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_a_term_began_is_read_as_it_was_noted() {
+        for origin in [
+            Origin::Planned,
+            Origin::FailoverByHand,
+            Origin::FailoverByItself,
+        ] {
+            assert_eq!(Origin::read(&origin.noted("lb1")), origin);
+        }
+    }
 
     #[test]
     fn an_error_of_ours_is_never_evidence_against_a_server() {

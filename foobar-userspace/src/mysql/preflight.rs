@@ -32,7 +32,7 @@ pub struct Candidate<'a> {
 
 /// Everything that keeps `promote` from being armed.
 #[must_use]
-pub fn for_promotion(members: &[Candidate<'_>]) -> Vec<Lack> {
+pub fn for_promotion(members: &[Candidate<'_>], own: &[String]) -> Vec<Lack> {
     let mut lacks = Vec::new();
     if members.len() != 3 {
         lacks.push(Lack {
@@ -74,13 +74,92 @@ pub fn for_promotion(members: &[Candidate<'_>]) -> Vec<Lack> {
                     cure: point.cure.to_owned(),
                 }),
         );
-        lacks.extend(role(member.is_primary, picture).map(|(what, cure)| Lack {
+        let more = role(member.is_primary, picture)
+            .into_iter()
+            .chain(heartbeat(picture.make, survey))
+            .chain(clock(survey))
+            .chain(unbound(survey, own));
+        lacks.extend(more.map(|(what, cure)| Lack {
             member: Some(index),
             what,
             cure,
         }));
     }
     lacks
+}
+
+/// What is worth knowing and keeps nothing from being done.
+#[must_use]
+pub fn hints(members: &[Candidate<'_>]) -> Vec<Lack> {
+    let blind = |member: &Candidate<'_>| {
+        let survey = member.survey;
+        survey.is_some_and(|survey| survey.unbound.is_none())
+    };
+    (0..members.len())
+        .filter(|index| blind(&members[*index]))
+        .map(|index| Lack {
+            member: Some(index),
+            what: "the monitor does not see which accounts write past read_only".to_owned(),
+            cure: "GRANT SELECT ON mysql.* to its account for a while, and look again".to_owned(),
+        })
+        .collect()
+}
+
+/// Silence is told from quiet by heartbeats: they must come faster than a failover is to begin.
+fn heartbeat(make: Make, survey: &Survey) -> Option<(String, String)> {
+    let period: f64 = survey.settings.get(HEARTBEAT)?.parse().ok()?;
+    let is_fast = period > 0.0 && period <= SLOWEST_HEARTBEAT.as_secs_f64();
+    (!is_fast).then(|| {
+        let cure = match make {
+            Make::Mariadb => {
+                "STOP SLAVE; CHANGE MASTER TO MASTER_HEARTBEAT_PERIOD = 0.3; START SLAVE"
+            }
+            Make::Mysql => {
+                "STOP REPLICA; CHANGE REPLICATION SOURCE TO SOURCE_HEARTBEAT_PERIOD = 0.3; START REPLICA"
+            }
+        };
+        (
+            format!("its source sends a heartbeat every {period} s"),
+            cure.to_owned(),
+        )
+    })
+}
+
+fn clock(survey: &Survey) -> Option<(String, String)> {
+    let off = Duration::from_micros(survey.ahead?.unsigned_abs());
+    (off > MOST_SKEW).then(|| {
+        let side = if survey.ahead < Some(0) {
+            "behind"
+        } else {
+            "ahead of"
+        };
+        (
+            format!("its clock is {:.1} s {side} this node's", off.as_secs_f64()),
+            "keep time on both: `systemctl enable --now chrony`".to_owned(),
+        )
+    })
+}
+
+/// `own`: foobar's accounts, which must.
+fn unbound(survey: &Survey, own: &[String]) -> Option<(String, String)> {
+    let is_own = |account: &&String| {
+        own.iter()
+            .any(|user| account.starts_with(&format!("'{user}'@")))
+    };
+    let others: Vec<&String> = survey
+        .unbound
+        .as_ref()?
+        .iter()
+        .filter(|account| !is_own(account))
+        .collect();
+    let first = others.first()?;
+    let list: Vec<&str> = others.iter().map(|account| account.as_str()).collect();
+    Some((
+        format!("{} may write past read_only", list.join(" and ")),
+        format!(
+            "REVOKE SUPER, READ_ONLY ADMIN, CONNECTION_ADMIN ON *.* FROM {first}, as far as the server knows them"
+        ),
+    ))
 }
 
 /// What a primary and what a replica must be, beside their settings.
@@ -136,6 +215,8 @@ enum Wanted {
     Word(&'static str),
     AtLeast(u64),
     Exactly(u64),
+    /// The first is best.
+    OneOf(&'static [&'static str]),
 }
 
 impl Point {
@@ -149,6 +230,7 @@ impl Point {
             Wanted::Word(word) => value.eq_ignore_ascii_case(word),
             Wanted::AtLeast(least) => value.parse::<u64>().is_ok_and(|value| value >= least),
             Wanted::Exactly(wanted) => value.parse() == Ok(wanted),
+            Wanted::OneOf(words) => words.contains(&value.as_str()),
         }
     }
 
@@ -218,6 +300,11 @@ const MARIADB: &[Point] = &[
         "SET GLOBAL rpl_semi_sync_slave_kill_conn_timeout = 1; else a failover from a hung primary waits for it",
     ),
     point(
+        AT_START,
+        Wanted::OneOf(AT_START_WANTED),
+        "read_only = 1 in my.cnf: after a crash it must come up closed",
+    ),
+    point(
         "foobar_tables",
         Wanted::Exactly(2),
         "on the primary, the two tables of foobar: `foobar mysql status --schema` prints them",
@@ -280,6 +367,11 @@ const MYSQL: &[Point] = &[
         Wanted::On,
         "relay_log_recovery = ON in its configuration, then restart",
     ),
+    point(
+        AT_START,
+        Wanted::OneOf(AT_START_WANTED),
+        "super_read_only = ON in my.cnf, or SET PERSIST_ONLY super_read_only = ON: after a crash it must come up closed",
+    ),
     point("offline_mode", Wanted::Off, "SET GLOBAL offline_mode = 0"),
     point(
         "foobar_tables",
@@ -297,8 +389,19 @@ pub fn settings(make: Make) -> impl Iterator<Item = &'static str> {
     points
         .iter()
         .map(|point| point.setting)
-        .filter(|setting| *setting != TABLES)
+        .filter(|setting| ![TABLES, AT_START].contains(setting))
 }
+
+/// Whether it takes writes after a restart, as far as it tells: what was set since hides what its configuration says.
+pub const AT_START: &str = "at start it";
+pub const READ_ONLY: &str = "read-only";
+pub const WRITABLE: &str = "writable";
+pub const UNKNOWN: &str = "unknown";
+const AT_START_WANTED: &[&str] = &[READ_ONLY, UNKNOWN];
+/// Of a replica, in seconds.
+pub const HEARTBEAT: &str = "heartbeat period";
+const SLOWEST_HEARTBEAT: Duration = Duration::from_millis(500);
+const MOST_SKEW: Duration = Duration::from_millis(500);
 
 /// How many of foobar's tables are there; no variable of the server.
 pub const TABLES: &str = "foobar_tables";
@@ -323,6 +426,7 @@ mod tests {
                 Wanted::Off => "0".to_owned(),
                 Wanted::Word(word) => word.to_owned(),
                 Wanted::AtLeast(value) | Wanted::Exactly(value) => value.to_string(),
+                Wanted::OneOf(words) => words[0].to_owned(),
             };
             survey.settings.insert(point.setting.to_owned(), value);
         }
@@ -375,7 +479,7 @@ mod tests {
                         is_primary: !picture.read_only,
                     })
                     .collect();
-                for_promotion(&members)
+                for_promotion(&members, &[])
             };
             assert_eq!(lacks(&survey), []);
             for setting in survey.settings.keys() {
@@ -406,11 +510,14 @@ mod tests {
             survey: Some(&survey),
             is_primary,
         };
-        let lacks = for_promotion(&[
-            member(Some(&primary), true),
-            member(Some(&replica), false),
-            member(None, false),
-        ]);
+        let lacks = for_promotion(
+            &[
+                member(Some(&primary), true),
+                member(Some(&replica), false),
+                member(None, false),
+            ],
+            &[],
+        );
         let told: Vec<_> = lacks
             .iter()
             .map(|lack| (lack.member, lack.what.as_str()))
@@ -422,5 +529,44 @@ mod tests {
                 (Some(2), "not seen yet, or gone")
             ]
         );
+    }
+
+    #[test]
+    fn slow_heartbeats_strange_clocks_and_accounts_past_read_only_are_told_with_their_cures() {
+        let mut survey = good(Make::Mariadb);
+        survey.unbound = Some(vec!["'foobar_admin'@'%'".to_owned()]);
+        survey.ahead = Some(-400_000);
+        survey
+            .settings
+            .insert(HEARTBEAT.to_owned(), "0.300".to_owned());
+        let pictures = [true, false, false].map(|is_primary| picture(Make::Mariadb, is_primary));
+        let lacks = |survey: &Survey| {
+            let members = pictures.each_ref().map(|picture| Candidate {
+                picture: Some(picture),
+                survey: Some(survey),
+                is_primary: !picture.read_only,
+            });
+            for_promotion(&members, &["foobar_admin".to_owned()])
+        };
+        assert_eq!(lacks(&survey), []);
+        survey
+            .settings
+            .insert(HEARTBEAT.to_owned(), "30.000".to_owned());
+        assert!(
+            lacks(&survey)[0]
+                .cure
+                .contains("MASTER_HEARTBEAT_PERIOD = 0.3")
+        );
+        survey.settings.remove(HEARTBEAT);
+        survey.ahead = Some(-3_200_000);
+        assert_eq!(
+            lacks(&survey)[0].what,
+            "its clock is 3.2 s behind this node's"
+        );
+        survey.ahead = None;
+        survey.unbound = Some(vec!["'boss'@'%'".to_owned()]);
+        let found = lacks(&survey);
+        assert_eq!(found[0].what, "'boss'@'%' may write past read_only");
+        assert!(found[0].cure.contains("FROM 'boss'@'%'"));
     }
 }

@@ -1,10 +1,13 @@
 //! A member that was away comes back as a replica, if it has nothing that the primary lacks.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use super::{
-    failover::Course,
-    task::{Effect, Outcome, Report, Round, Task},
+    procedure::{Course, Orders, Procedure},
+    task::{Effect, Position, Task},
 };
 
 #[derive(Clone, Debug)]
@@ -12,8 +15,7 @@ pub struct Rejoin {
     pub member: usize,
     primary: usize,
     stage: Stage,
-    round: Round,
-    next: u64,
+    orders: Orders,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,46 +31,53 @@ impl Rejoin {
     pub fn begin(
         member: usize,
         primary: usize,
-        first_order: u64,
+        last_order: u64,
         now: Instant,
     ) -> (Self, Vec<Effect>) {
-        let mut next = first_order;
-        let (round, effects) =
-            Round::begin(vec![(member, Task::CloseWrites)], STEP, &mut next, now);
-        let rejoin = Self {
+        let mut rejoin = Self {
             member,
             primary,
             stage: Stage::Close,
-            round,
-            next,
+            orders: Orders::numbered_after(last_order, now),
         };
+        let effects = rejoin
+            .orders
+            .give(vec![(member, Task::CloseWrites)], STEP, now);
         (rejoin, effects)
     }
+}
 
-    #[must_use]
-    pub const fn last_order(&self) -> u64 {
-        self.next
+impl Procedure for Rejoin {
+    fn name(&self) -> &'static str {
+        "a rejoin"
     }
 
-    pub fn hear(&mut self, number: u64, report: Report, now: Instant) -> (Course, Vec<Effect>) {
-        let outcome = self.round.hear(number, report);
-        self.advance(outcome, now)
+    fn phase(&self) -> &'static str {
+        match self.stage {
+            Stage::Close => "close",
+            Stage::Compare => "compare",
+            Stage::Follow => "follow",
+            Stage::Over => "over",
+        }
     }
 
-    pub fn tick(&mut self, now: Instant) -> (Course, Vec<Effect>) {
-        let outcome = self.round.tick(now);
-        self.advance(outcome, now)
+    fn is_over(&self) -> bool {
+        self.stage == Stage::Over
     }
 
-    fn advance(&mut self, outcome: Outcome, now: Instant) -> (Course, Vec<Effect>) {
-        let reports = match outcome {
-            Outcome::Waiting => return (Course::Going, Vec::new()),
-            Outcome::Failed(why) => {
-                let stage = std::mem::replace(&mut self.stage, Stage::Over);
-                return (Course::GivenUp(reason(stage, why)), Vec::new());
-            }
-            Outcome::Done(reports) => reports,
-        };
+    fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    fn orders_mut(&mut self) -> &mut Orders {
+        &mut self.orders
+    }
+
+    fn proceed(
+        &mut self,
+        reports: &BTreeMap<usize, Position>,
+        now: Instant,
+    ) -> (Course, Vec<Effect>) {
         let orders = match self.stage {
             // Only what was closed cannot have more a moment later.
             Stage::Close => {
@@ -95,9 +104,12 @@ impl Rejoin {
                 );
             }
         };
-        let (round, effects) = Round::begin(orders, STEP, &mut self.next, now);
-        self.round = round;
-        (Course::Going, effects)
+        (Course::Going, self.orders.give(orders, STEP, now))
+    }
+
+    fn give_up(&mut self, why: &str, _now: Instant) -> (Course, Vec<Effect>) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
+        (Course::GivenUp(reason(stage, why.to_owned())), Vec::new())
     }
 }
 
@@ -130,7 +142,7 @@ const STEP: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mysql::{gtid::GtidSet, task::Position};
+    use crate::mysql::{gtid::GtidSet, task::Report};
 
     fn rejoined(own: &str, primary: &str) -> (Course, Vec<Task>) {
         let now = Instant::now();
@@ -149,7 +161,7 @@ mod tests {
                     received: executed.clone(),
                     executed,
                 };
-                last = rejoin.hear(order.number, Report::Done(position), now);
+                last = rejoin.advance(Some((order.number, Report::Done(position))), now);
             }
             if last.0 != Course::Going {
                 return (last.0, tasks);

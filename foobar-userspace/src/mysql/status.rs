@@ -29,12 +29,18 @@ pub struct ClusterStatus {
     pub alarms: Vec<String>,
     /// What keeps `promote` from being armed, with the cure.
     pub lacks: Vec<LackStatus>,
+    /// What is worth knowing, with what to do about it.
+    #[serde(default)]
+    pub hints: Vec<LackStatus>,
     pub members: Vec<MemberStatus>,
     pub failovers: u64,
     pub failovers_given_up: u64,
     pub switchovers: u64,
     /// The writer changed.
     pub role_changes: u64,
+    /// Flows that were cut because their member lost its role, by both addresses.
+    #[serde(default)]
+    pub flows_reset: u64,
     /// For how long the last switchover let nobody write.
     pub last_window_milliseconds: Option<f64>,
 }

@@ -8,8 +8,9 @@ use std::{
 };
 
 use super::{
-    failover::Course,
-    task::{Effect, Outcome, Position, Report, Round, Task},
+    observation::Origin,
+    procedure::{Course, Orders, Procedure},
+    task::{Effect, Position, Task},
 };
 
 #[derive(Clone, Debug)]
@@ -19,8 +20,7 @@ pub struct Switchover {
     pub term: u64,
     others: Vec<usize>,
     stage: Stage,
-    round: Round,
-    next: u64,
+    orders: Orders,
     /// When the old primary closed, for the length of the window.
     closed: Option<Instant>,
 }
@@ -43,7 +43,7 @@ impl Switchover {
         to: usize,
         others: Vec<usize>,
         term: u64,
-        first_order: u64,
+        last_order: u64,
         now: Instant,
     ) -> (Self, Vec<Effect>) {
         let mut switchover = Self {
@@ -52,11 +52,10 @@ impl Switchover {
             term,
             others,
             stage: Stage::Close,
-            round: Round::default(),
-            next: first_order,
+            orders: Orders::numbered_after(last_order, now),
             closed: None,
         };
-        let effects = switchover.round(Stage::Close, vec![(from, Task::CloseWrites)], CLOSE, now);
+        let effects = switchover.step(Stage::Close, vec![(from, Task::CloseWrites)], CLOSE, now);
         (switchover, effects)
     }
 
@@ -92,8 +91,42 @@ impl Switchover {
         lines
     }
 
+    /// The old primary keeps its clients until it has refused their writes: those get an error, not a cut.
     #[must_use]
-    pub const fn phase(&self) -> &'static str {
+    pub fn keeps_old(&self) -> bool {
+        self.stage == Stage::Close
+    }
+
+    #[must_use]
+    pub fn window(&self, now: Instant) -> Option<Duration> {
+        self.closed
+            .map(|closed| now.saturating_duration_since(closed))
+    }
+
+    fn step(
+        &mut self,
+        stage: Stage,
+        orders: Vec<(usize, Task)>,
+        within: Duration,
+        now: Instant,
+    ) -> Vec<Effect> {
+        self.stage = stage;
+        let mut effects = self.orders.give(orders, within, now);
+        effects.push(Effect::Audit(format!(
+            "switchover to term {}: {}",
+            self.term,
+            self.phase()
+        )));
+        effects
+    }
+}
+
+impl Procedure for Switchover {
+    fn name(&self) -> &'static str {
+        "a switchover"
+    }
+
+    fn phase(&self) -> &'static str {
         match self.stage {
             Stage::Close => "close",
             Stage::Drain => "drain",
@@ -105,50 +138,23 @@ impl Switchover {
         }
     }
 
-    #[must_use]
-    pub const fn opens(&self) -> Option<usize> {
+    fn opens(&self) -> Option<usize> {
         match self.stage {
             Stage::Open | Stage::Prove => Some(self.to),
             _ => None,
         }
     }
 
-    /// The old primary keeps its clients until it has refused their writes: those get an error, not a cut.
-    #[must_use]
-    pub fn keeps_old(&self) -> bool {
-        self.stage == Stage::Close
+    fn is_over(&self) -> bool {
+        self.stage == Stage::Over
     }
 
-    #[must_use]
-    pub const fn last_order(&self) -> u64 {
-        self.next
+    fn orders(&self) -> &Orders {
+        &self.orders
     }
 
-    #[must_use]
-    pub fn window(&self, now: Instant) -> Option<Duration> {
-        self.closed
-            .map(|closed| now.saturating_duration_since(closed))
-    }
-
-    pub fn hear(&mut self, number: u64, report: Report, now: Instant) -> (Course, Vec<Effect>) {
-        let outcome = self.round.hear(number, report);
-        self.advance(outcome, now)
-    }
-
-    pub fn tick(&mut self, now: Instant) -> (Course, Vec<Effect>) {
-        let outcome = self.round.tick(now);
-        self.advance(outcome, now)
-    }
-
-    fn advance(&mut self, outcome: Outcome, now: Instant) -> (Course, Vec<Effect>) {
-        if self.stage == Stage::Over {
-            return (Course::Going, Vec::new());
-        }
-        match outcome {
-            Outcome::Waiting => (Course::Going, Vec::new()),
-            Outcome::Failed(why) => self.restore(&why, now),
-            Outcome::Done(reports) => self.proceed(&reports, now),
-        }
+    fn orders_mut(&mut self) -> &mut Orders {
+        &mut self.orders
     }
 
     fn proceed(
@@ -161,21 +167,21 @@ impl Switchover {
             Stage::Close => {
                 self.closed = Some(now);
                 let all = reports[&self.from].executed.clone();
-                self.round(Stage::Drain, vec![(to, Task::Apply(all))], DRAIN, now)
+                self.step(Stage::Drain, vec![(to, Task::Apply(all))], DRAIN, now)
             }
-            Stage::Drain => self.round(Stage::Become, vec![(to, Task::BecomeSource)], STEP, now),
+            Stage::Drain => self.step(Stage::Become, vec![(to, Task::BecomeSource)], STEP, now),
             Stage::Become => {
                 let orders = self
                     .others
                     .iter()
                     .map(|other| (*other, Task::Follow(to)))
                     .collect();
-                self.round(Stage::Attach, orders, STEP, now)
+                self.step(Stage::Attach, orders, STEP, now)
             }
-            Stage::Attach => self.round(Stage::Open, vec![(to, Task::OpenWrites)], STEP, now),
-            Stage::Open => self.round(
+            Stage::Attach => self.step(Stage::Open, vec![(to, Task::OpenWrites)], STEP, now),
+            Stage::Open => self.step(
                 Stage::Prove,
-                vec![(to, Task::BeginTerm(self.term))],
+                vec![(to, Task::BeginTerm(self.term, Origin::Planned))],
                 STEP,
                 now,
             ),
@@ -185,7 +191,7 @@ impl Switchover {
                     (self.from, Task::DisarmSource),
                     (self.from, Task::Follow(to)),
                 ];
-                let (_, mut effects) = Round::begin(orders, STEP, &mut self.next, now);
+                let mut effects = self.orders.give_parting(orders, now);
                 effects.push(Effect::Hook("switched", Some(to)));
                 return (Course::Won(to), effects);
             }
@@ -194,7 +200,7 @@ impl Switchover {
     }
 
     /// Back to how it was, as far as the new term has not begun.
-    fn restore(&mut self, why: &str, now: Instant) -> (Course, Vec<Effect>) {
+    fn give_up(&mut self, why: &str, now: Instant) -> (Course, Vec<Effect>) {
         let why = format!("{}: {why}", self.phase());
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let mut orders = Vec::new();
@@ -216,27 +222,9 @@ impl Switchover {
         if stage != Stage::Prove {
             orders.push((self.from, Task::OpenWrites));
         }
-        let (_, mut effects) = Round::begin(orders, STEP, &mut self.next, now);
+        let mut effects = self.orders.give_parting(orders, now);
         effects.push(Effect::Hook("switchover-given-up", Some(self.from)));
         (Course::GivenUp(why), effects)
-    }
-
-    fn round(
-        &mut self,
-        stage: Stage,
-        orders: Vec<(usize, Task)>,
-        within: Duration,
-        now: Instant,
-    ) -> Vec<Effect> {
-        self.stage = stage;
-        let (round, mut effects) = Round::begin(orders, within, &mut self.next, now);
-        self.round = round;
-        effects.push(Effect::Audit(format!(
-            "switchover to term {}: {}",
-            self.term,
-            self.phase()
-        )));
-        effects
     }
 }
 
@@ -247,7 +235,7 @@ const STEP: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mysql::gtid::GtidSet;
+    use crate::mysql::{gtid::GtidSet, task::Report};
 
     fn position() -> Position {
         let set = GtidSet::mariadb("0-1-5").expect("a set");
@@ -279,7 +267,7 @@ mod tests {
                 } else {
                     Report::Done(position())
                 };
-                last = switchover.hear(number, report, now);
+                last = switchover.advance(Some((number, report)), now);
             }
             effects = last.1;
             match last.0 {
@@ -328,6 +316,9 @@ mod tests {
 
     #[test]
     fn a_term_that_may_have_begun_is_not_written_beside() {
-        assert_eq!(abort_at(&Task::BeginTerm(3)), [(1, Task::CloseWrites)]);
+        assert_eq!(
+            abort_at(&Task::BeginTerm(3, Origin::Planned)),
+            [(1, Task::CloseWrites)]
+        );
     }
 }

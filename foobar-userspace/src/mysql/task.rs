@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::gtid::GtidSet;
+use super::{gtid::GtidSet, observation::Origin};
 
 /// One step on one server. The statements are the dialects'; all run on the connection that holds the lease.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -28,7 +28,7 @@ pub enum Task {
     /// Take none any more.
     CloseWrites,
     /// Commit the row that begins a term; acknowledged like any other write.
-    BeginTerm(u64),
+    BeginTerm(u64, Origin),
     /// Stop waiting for acknowledgements.
     DisarmSource,
 }
@@ -44,7 +44,7 @@ impl fmt::Display for Task {
             Self::Follow(_) => formatter.write_str("follow the new source"),
             Self::OpenWrites => formatter.write_str("take writes"),
             Self::CloseWrites => formatter.write_str("take no writes"),
-            Self::BeginTerm(term) => write!(formatter, "begin term {term}"),
+            Self::BeginTerm(term, _) => write!(formatter, "begin term {term}"),
             Self::DisarmSource => formatter.write_str("disarm semi-sync as a source"),
         }
     }
@@ -99,6 +99,8 @@ pub struct Round {
     numbers: BTreeMap<u64, usize>,
     reports: BTreeMap<usize, Position>,
     until: Option<Instant>,
+    /// There is nothing to be done but to wait.
+    rests: bool,
 }
 
 /// How a round stands.
@@ -138,6 +140,15 @@ impl Round {
         (round, effects)
     }
 
+    #[must_use]
+    pub fn rest(until: Instant) -> Self {
+        Self {
+            until: Some(until),
+            rests: true,
+            ..Self::default()
+        }
+    }
+
     pub fn hear(&mut self, number: u64, report: Report) -> Outcome {
         let Some(member) = self.numbers.remove(&number) else {
             return Outcome::Waiting;
@@ -156,6 +167,7 @@ impl Round {
     #[must_use]
     pub fn tick(&self, now: Instant) -> Outcome {
         match self.until {
+            Some(until) if now > until && self.rests => Outcome::Done(BTreeMap::new()),
             Some(until) if now > until => Outcome::Failed("no report in time".to_owned()),
             _ => Outcome::Waiting,
         }

@@ -8,14 +8,17 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::Instant,
 };
 
 use tokio::sync::Semaphore;
 
-use crate::config::{Proxy, RequestRate};
+use crate::{
+    config::{Proxy, RequestRate},
+    tally::{DoorCell, Tally},
+};
 
 /// What a node's workers let in; see [`Proxy`] for the bounds.
 #[derive(Debug)]
@@ -25,7 +28,9 @@ pub struct Admission {
     parts: Vec<Mutex<HashMap<Client, Known>>>,
     hasher: RandomState,
     pub handshakes: Semaphore,
-    pub counters: Counters,
+    tally: Tally,
+    /// Of this process; the tally knows those of its predecessors too.
+    faults: AtomicU32,
 }
 
 /// Bounds that a reload may change while connections are open.
@@ -34,30 +39,6 @@ struct Bounds {
     most: AtomicU32,
     most_of_client: AtomicU32,
     rate: Mutex<RequestRate>,
-}
-
-/// What became of connections before any request.
-#[derive(Debug, Default)]
-pub struct Counters {
-    pub accepted: AtomicU64,
-    /// More connections than may be at once.
-    pub refused_full: AtomicU64,
-    /// More of one client than may be at once.
-    pub refused_client: AtomicU64,
-    /// More handshakes of one client than its rate allows.
-    pub refused_rate: AtomicU64,
-    pub handshakes: AtomicU64,
-    pub resumed: AtomicU64,
-    /// Handshakes that failed: what the client sent, or could not do.
-    pub failed: AtomicU64,
-    /// Handshakes not finished in time.
-    pub timed_out: AtomicU64,
-    /// Names that no site has.
-    pub unknown_name: AtomicU64,
-    /// Connections that a trusted sender began without a good PROXY header.
-    pub bad_proxied: AtomicU64,
-    /// Faults of foobar's own: should stay 0 in production.
-    pub panics: AtomicU64,
 }
 
 /// Why a connection is closed as it comes.
@@ -90,7 +71,7 @@ struct Known {
 
 impl Admission {
     #[must_use]
-    pub fn new(proxy: &Proxy) -> Arc<Self> {
+    pub fn new(proxy: &Proxy, tally: Tally) -> Arc<Self> {
         let parts = (0..PARTS).map(|_| Mutex::default()).collect();
         Arc::new(Self {
             bounds: Bounds {
@@ -102,7 +83,8 @@ impl Admission {
             parts,
             hasher: RandomState::new(),
             handshakes: Semaphore::new(proxy.max_handshakes as usize),
-            counters: Counters::default(),
+            tally,
+            faults: AtomicU32::new(0),
         })
     }
 
@@ -129,21 +111,20 @@ impl Admission {
     /// Which bound it would pass.
     pub fn admit(self: &Arc<Self>, client: IpAddr, now: Instant) -> Result<Admitted, Refused> {
         let client = Client::of(client);
-        let result = self.count(client, now);
-        let counter = match result {
-            Ok(()) => &self.counters.accepted,
-            Err(Refused::Client) => &self.counters.refused_client,
-            Err(Refused::Full) => &self.counters.refused_full,
-            Err(Refused::Rate(_)) => &self.counters.refused_rate,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+        let result = self.let_in(client, now);
+        self.count(match result {
+            Ok(()) => DoorCell::Accepted,
+            Err(Refused::Client) => DoorCell::RefusedClient,
+            Err(Refused::Full) => DoorCell::RefusedFull,
+            Err(Refused::Rate(_)) => DoorCell::RefusedRate,
+        });
         result.map(|()| Admitted {
             admission: self.clone(),
             client,
         })
     }
 
-    fn count(&self, client: Client, now: Instant) -> Result<(), Refused> {
+    fn let_in(&self, client: Client, now: Instant) -> Result<(), Refused> {
         if self.connections.load(Ordering::Relaxed) >= self.bounds.most.load(Ordering::Relaxed) {
             return Err(Refused::Full);
         }
@@ -171,6 +152,22 @@ impl Admission {
         known.connections += 1;
         self.connections.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    pub fn count(&self, cell: DoorCell) {
+        self.tally.add_at_door(cell);
+    }
+
+    /// A connection, or a worker, ended by a fault of foobar's own.
+    pub fn fault(&self) {
+        self.count(DoorCell::Faults);
+        self.faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// [`Self::fault`]s since the start.
+    #[must_use]
+    pub fn faults(&self) -> u32 {
+        self.faults.load(Ordering::Relaxed)
     }
 
     /// Connections at present.
@@ -266,7 +263,7 @@ mod tests {
 
     #[test]
     fn one_client_gets_its_share_and_all_together_no_more_than_all() {
-        let admission = Admission::new(&proxy());
+        let admission = Admission::new(&proxy(), Tally::private());
         let now = Instant::now();
         let admit = |client| admission.admit(address(client), now);
         let mut held: Vec<_> = (0..3).map(|_| admit("192.0.2.1").expect("room")).collect();
@@ -284,7 +281,7 @@ mod tests {
 
     #[test]
     fn handshakes_have_a_rate_and_a_burst() {
-        let admission = Admission::new(&proxy());
+        let admission = Admission::new(&proxy(), Tally::private());
         let begun = Instant::now();
         let admit = |seconds| {
             let now = begun + Duration::from_secs(seconds);
@@ -319,7 +316,7 @@ mod tests {
 
     #[test]
     fn many_sources_do_not_fill_the_memory() {
-        let admission = Admission::new(&Proxy::default());
+        let admission = Admission::new(&Proxy::default(), Tally::private());
         let now = Instant::now();
         for source in 0..300_000_u32 {
             drop(admission.admit(IpAddr::V4(source.into()), now));

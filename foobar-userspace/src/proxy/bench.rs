@@ -13,15 +13,15 @@ use tokio::sync::oneshot;
 use super::{
     Report, Site, SiteBackend, Worker, answers,
     link::{Link, Pool},
+    shared::Standing,
     stream_pool::Streams,
 };
 use crate::{
     balancer::Availability,
     stable,
     steering::{
-        budget::Budget,
         choice::{Candidate, Chooser},
-        ejection::{Ejected, Outcome, Outliers},
+        ejection::{Ejected, Outcome},
         queue::{self, Admission, Load},
         shuffle, warmth,
     },
@@ -36,6 +36,7 @@ pub(super) struct Bench {
     seats: Vec<Seat>,
     identities: Vec<u64>,
     memory: Rc<Memory>,
+    standing: Arc<Standing>,
 }
 
 /// A backend in one generation.
@@ -55,13 +56,11 @@ pub(super) struct Backend {
     latency: Cell<warmth::Latency>,
 }
 
-/// What outlives a generation as long as the backends are the same.
+/// What a worker keeps over generations as long as the backends are the same.
 #[derive(Debug)]
 struct Memory {
     names: Vec<Arc<str>>,
     chooser: RefCell<Chooser>,
-    outliers: RefCell<Outliers>,
-    budget: RefCell<Budget>,
     queue: Rc<Waiting>,
 }
 
@@ -101,7 +100,12 @@ pub(super) struct Wanted {
 }
 
 impl Bench {
-    pub(super) fn new(site: &Arc<Site>, before: Option<&Self>, now: Instant) -> Self {
+    pub(super) fn new(
+        site: &Arc<Site>,
+        before: Option<&Self>,
+        standing: Arc<Standing>,
+        now: Instant,
+    ) -> Self {
         let seats: Vec<_> = site
             .backends
             .iter()
@@ -120,13 +124,14 @@ impl Bench {
         let memory = before
             .filter(|before| before.memory.names == names)
             .map_or_else(
-                || Rc::new(Memory::new(names, site, now)),
+                || Rc::new(Memory::new(names)),
                 |before| Rc::clone(&before.memory),
             );
         Self {
             identities: seats.iter().map(|seat| identity(&seat.spec)).collect(),
             seats,
             memory,
+            standing,
             hsts: answers::hsts(site),
             site: Arc::clone(site),
         }
@@ -238,7 +243,7 @@ impl Bench {
         now: Instant,
         ejections: Ejections,
     ) -> Vec<Candidate> {
-        let outliers = self.memory.outliers.borrow();
+        let outliers = &self.standing.outliers;
         let candidate = |(index, seat): (usize, &Seat)| {
             let is_out = tried.contains(&index)
                 || shard.is_some_and(|shard| !shard[index])
@@ -280,7 +285,7 @@ impl Bench {
         let seat = &self.seats[index];
         let is_able = seat.spec.availability != Availability::Down
             && !tried.contains(&index)
-            && !self.memory.outliers.borrow().is_out(index, Instant::now());
+            && !self.standing.outliers.is_out(index, Instant::now());
         is_able.then_some(index)
     }
 
@@ -306,11 +311,8 @@ impl Bench {
         let Some(policy) = &self.site.service.ejection else {
             return;
         };
-        let ejected = self
-            .memory
-            .outliers
-            .borrow_mut()
-            .observe(visit.index, outcome, policy, now);
+        let outliers = &self.standing.outliers;
+        let ejected = outliers.observe(visit.index, outcome, policy, now);
         if let Some(why) = ejected {
             let spec = &visit.backend.spec;
             visit
@@ -330,17 +332,11 @@ impl Bench {
     }
 
     pub(super) fn earn(&self) {
-        self.memory
-            .budget
-            .borrow_mut()
-            .earn(&self.site.service.retries);
+        self.standing.budget.earn(&self.site.service.retries);
     }
 
     pub(super) fn spend(&self, now: Instant) -> bool {
-        self.memory
-            .budget
-            .borrow_mut()
-            .spend(&self.site.service.retries, now)
+        self.standing.budget.spend(&self.site.service.retries, now)
     }
 
     pub(super) fn sweep(&self, now: Instant) {
@@ -382,12 +378,10 @@ impl Backend {
 }
 
 impl Memory {
-    fn new(names: Vec<Arc<str>>, site: &Site, now: Instant) -> Self {
+    fn new(names: Vec<Arc<str>>) -> Self {
         Self {
-            outliers: RefCell::new(Outliers::new(names.len())),
             names,
             chooser: RefCell::default(),
-            budget: RefCell::new(Budget::new(&site.service.retries, now)),
             queue: Rc::default(),
         }
     }

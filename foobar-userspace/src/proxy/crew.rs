@@ -9,15 +9,15 @@ use std::{
     net::{SocketAddr, TcpListener},
     panic::AssertUnwindSafe,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use futures::FutureExt as _;
 use tokio::{
+    runtime::{Builder, LocalOptions},
     sync::{mpsc, watch},
-    task::LocalSet,
     time::{self, Instant},
 };
 
@@ -61,6 +61,9 @@ enum Order {
     Leave,
     /// End when the last connection has, or then.
     Drain(Duration),
+    /// Die, as by a fault of the worker's own.
+    #[cfg(test)]
+    Die,
 }
 
 impl Crew {
@@ -105,7 +108,7 @@ impl Crew {
             .spawn(move || {
                 let work = AssertUnwindSafe(|| work(inbox, standing, &admission, shared));
                 if let Err(panic) = std::panic::catch_unwind(work) {
-                    admission.counters.panics.fetch_add(1, Ordering::Relaxed);
+                    admission.fault();
                     tracing::error!("a worker of the proxy ended by a fault: {}", said(&*panic));
                 }
             });
@@ -258,9 +261,9 @@ fn work(
     admission: &Arc<Admission>,
     shared: Shared,
 ) {
-    let runtime = match tokio::runtime::Builder::new_current_thread()
+    let runtime = match Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
     {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -270,7 +273,7 @@ fn work(
     };
     let tally = shared.tally.clone();
     let reports = shared.reports.clone();
-    LocalSet::new().block_on(&runtime, async move {
+    runtime.block_on(async move {
         let post = Rc::new(Post {
             worker: Worker::new(standing.sites, shared),
             doorway: RefCell::new(standing.doorway),
@@ -318,6 +321,8 @@ async fn obey(mut inbox: mpsc::UnboundedReceiver<Order>, post: Rc<Post>) {
                     stop.send_replace(Listening::Off);
                 }
             }
+            #[cfg(test)]
+            Order::Die => panic!("told to die"),
             Order::Drain(patience) => {
                 // What was accepted in the last moment gets its request through first.
                 tokio::task::yield_now().await;
@@ -399,7 +404,7 @@ async fn take(
 /// A fault in one connection ends that connection.
 async fn contained(connection: impl Future<Output = ()>, admission: Arc<Admission>) {
     if let Err(panic) = AssertUnwindSafe(connection).catch_unwind().await {
-        admission.counters.panics.fetch_add(1, Ordering::Relaxed);
+        admission.fault();
         tracing::error!(
             "a connection ended by a fault of foobar's own: {}",
             said(&*panic)
@@ -436,15 +441,70 @@ const BREATH: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
     use super::*;
-    use crate::config::Proxy;
+    use crate::{
+        config::Proxy,
+        proxy::{Memory, samples},
+        tally::Tally,
+    };
+
+    async fn begin(endpoint: SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(endpoint).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        stream
+    }
+
+    async fn is_answered(mut stream: TcpStream) -> bool {
+        let mut start = [0; 8];
+        stream.read_exact(&mut start).await.unwrap();
+        start == *b"HTTP/1.1"
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_dies_is_hired_again_and_who_came_meanwhile_is_served() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = free.local_addr().unwrap();
+        drop(free);
+        let (reports, _inbox) = mpsc::channel(1);
+        let shared = Shared {
+            tally: Tally::private(),
+            reports,
+            access: None,
+            memory: Memory::new(7),
+        };
+        let service = samples::service("www", "192.0.2.1:443");
+        let standing = Standing {
+            doorway: Arc::default(),
+            sites: Arc::new(samples::sites(vec![service])),
+            endpoints: [(endpoint, Purpose::Redirect)].into(),
+        };
+        let admission = Admission::new(&Proxy::default(), shared.tally.clone());
+        let mut crew = Crew::start(1, Sockets::default(), standing, admission, shared).unwrap();
+        assert!(is_answered(begin(endpoint).await).await);
+        assert_eq!(crew.look_after(), 0);
+        crew.tell(0, Order::Die);
+        while !crew.workers[0].thread.is_finished() {
+            time::sleep(Duration::from_millis(5)).await;
+        }
+        let waiting = begin(endpoint).await;
+        assert_eq!(crew.look_after(), 1);
+        assert!(is_answered(waiting).await);
+        assert_eq!(crew.admission().faults(), 1);
+        crew.drain(Duration::from_millis(100)).await;
+    }
 
     #[tokio::test]
     async fn a_fault_in_one_connection_is_counted_and_ends_nothing_else() {
-        let admission = Admission::new(&Proxy::default());
+        let admission = Admission::new(&Proxy::default(), Tally::private());
         let faulty = async { panic!("a fault") };
         contained(faulty, admission.clone()).await;
         contained(async {}, admission.clone()).await;
-        assert_eq!(admission.counters.panics.load(Ordering::Relaxed), 1);
+        assert_eq!(admission.faults(), 1);
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{answers::Extra, link::Link};
+pub(super) use crate::http::Trailer;
 use crate::http::{Refusal, Response};
 
 /// A request's body on its way in.
@@ -26,10 +27,16 @@ pub(super) trait Upload {
 
     /// Bytes of the body so far.
     fn received(&self) -> u64;
+
+    /// What followed the body, once it is whole.
+    fn trailers(&mut self) -> Vec<Trailer>;
 }
 
 /// An answer on its way out.
 pub(super) trait Download {
+    /// A head that goes before the answer's own, as 103 does.
+    async fn interim(&mut self, answer: &Response<'_>) -> Result<(), Fault>;
+
     /// The head; it may wait for the first bytes of the body.
     async fn begin(&mut self, answer: &Response<'_>, extra: &Extra<'_>) -> Result<(), Fault>;
 
@@ -48,8 +55,20 @@ pub(super) trait Download {
     fn sent(&self) -> u64;
 }
 
-/// Name and value.
-pub(super) type Trailer = (Vec<u8>, Vec<u8>);
+/// Fields as HTTP/2 sends them.
+pub(super) fn header_map<'f>(
+    fields: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])>,
+) -> ::http::HeaderMap {
+    let mut map = ::http::HeaderMap::with_capacity(fields.len());
+    for (name, value) in fields {
+        let name = ::http::HeaderName::from_bytes(name);
+        let value = ::http::HeaderValue::from_bytes(value);
+        if let (Ok(name), Ok(value)) = (name, value) {
+            map.append(name, value);
+        }
+    }
+    map
+}
 
 /// What went wrong on the client's side.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -91,6 +110,10 @@ impl Upload for NoUpload {
     }
 
     fn received(&self) -> u64 {
+        match *self {}
+    }
+
+    fn trailers(&mut self) -> Vec<Trailer> {
         match *self {}
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Asked {
     pub(super) is_idempotent: bool,
     pub(super) kind: http::Asked,
     pub(super) is_chunked: bool,
+    /// The client said that it takes fields after a body.
+    pub(super) wants_trailers: bool,
     pub(super) fingerprint: u64,
     pub(super) wanted: Wanted,
     /// The client has no sticky cookie of a backend yet, and shall get one.
@@ -77,6 +79,8 @@ pub(super) enum Trouble {
     /// An answer that may be asked for again elsewhere.
     Status(u16),
     Timeout,
+    /// The backend says that it did not look at the request.
+    Unheeded,
 }
 
 /// What an attempt that worked says.
@@ -118,6 +122,7 @@ pub(super) async fn exchange<U: Upload, D: Download>(
     };
     bench.earn();
     let mut tried = Vec::new();
+    let mut repeated = 0;
     let mut last = None;
     loop {
         let Some(visit) = bench.choose(&asked.wanted, &tried, worker) else {
@@ -129,7 +134,7 @@ pub(super) async fn exchange<U: Upload, D: Download>(
             asked,
             watch,
             deadline: deadline(asked),
-            may_ask_again: asked.is_idempotent && attempts <= u32::from(service.retries.most),
+            may_ask_again: asked.is_idempotent && repeated < service.retries.most,
             cookie: cookie(asked, &visit),
             visit: &visit,
         };
@@ -137,8 +142,9 @@ pub(super) async fn exchange<U: Upload, D: Download>(
         let mut ending = match result {
             Ok(answered) => Ending::answered(answered),
             Err(trouble) => {
-                let again = attempt.settle(trouble, upload.is_some(), attempts);
-                if again == Again::Elsewhere {
+                let again = attempt.settle(trouble, upload.is_some(), repeated);
+                if again != Again::No {
+                    repeated += u8::from(again == Again::Repeated);
                     last = Some((trouble, Arc::clone(&visit.backend.spec.name)));
                     tried.push(visit.index);
                     continue;
@@ -189,8 +195,10 @@ pub(super) const STICKY_COOKIE: &str = "foobar-backend";
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Again {
-    Elsewhere,
+    /// Nothing was done: elsewhere it is tried for the first time.
+    First,
     No,
+    Repeated,
 }
 
 impl Attempt<'_> {
@@ -308,10 +316,8 @@ impl Attempt<'_> {
         let tally = &self.worker.shared.tally;
         tally.backend_answered(backend.spec.id, status, took);
         let outcome = if status < 500 {
-            self.worker
-                .answered
-                .borrow_mut()
-                .note(self.asked.fingerprint, now);
+            let memory = &self.worker.shared.memory;
+            memory.answered(self.asked.fingerprint, now);
             Outcome::Good
         } else {
             Outcome::Bad
@@ -341,14 +347,27 @@ impl Attempt<'_> {
     }
 
     /// Counts what happened, and says whether the request is tried again.
-    fn settle(&self, trouble: Trouble, has_body: bool, attempts: u32) -> Again {
+    fn settle(&self, trouble: Trouble, has_body: bool, repeated: u8) -> Again {
         let now = Instant::now();
         self.count(trouble, now);
-        let service = &self.asked.bench.site.service;
+        let again = self.again(trouble, has_body, repeated, now);
         let tally = &self.worker.shared.tally;
         let site = self.asked.bench.site.id;
+        if again != Again::No {
+            tally.add(site, SiteCell::Retries, 1);
+            tally.add_to_backend(self.visit.backend.spec.id, BackendCell::Retries, 1);
+        } else if matches!(trouble, Trouble::Cut | Trouble::Died | Trouble::Lost) {
+            tally.add(site, SiteCell::Lost, 1);
+        }
+        again
+    }
+
+    fn again(&self, trouble: Trouble, has_body: bool, repeated: u8, now: Instant) -> Again {
+        let service = &self.asked.bench.site.service;
         let is_safe = match trouble {
-            Trouble::NoConnection => service.retries.on.contains(&RetryOn::Connect),
+            Trouble::NoConnection | Trouble::Unheeded => {
+                service.retries.on.contains(&RetryOn::Connect)
+            }
             Trouble::Lost => self.is_repeatable(has_body, RetryOn::Reset),
             Trouble::Timeout => self.is_repeatable(has_body, RetryOn::Timeout),
             Trouble::Status(status) => self.is_repeatable(has_body, RetryOn::Status(status)),
@@ -358,24 +377,22 @@ impl Attempt<'_> {
             }
             Trouble::Bad(_) | Trouble::Client(_) | Trouble::Cut => return Again::No,
         };
-        if trouble == Trouble::Died && !is_safe {
-            tally.add(site, SiteCell::Lost, 1);
-        }
         if !is_safe || now >= self.asked.begun + service.timeouts.request {
             return Again::No;
         }
-        // Where nothing was sent nothing is done twice: such a request costs the others no more than the first time.
-        let is_free = trouble == Trouble::NoConnection;
-        if !is_free && attempts > u32::from(service.retries.most) {
+        // Where nothing was done nothing is done twice: such a request costs the others no more than the first time.
+        if matches!(trouble, Trouble::NoConnection | Trouble::Unheeded) {
+            return Again::First;
+        }
+        if repeated >= service.retries.most {
             return Again::No;
         }
-        if !is_free && !self.asked.bench.spend(now) {
-            tally.add(site, SiteCell::RetriesDenied, 1);
+        if !self.asked.bench.spend(now) {
+            let tally = &self.worker.shared.tally;
+            tally.add(self.asked.bench.site.id, SiteCell::RetriesDenied, 1);
             return Again::No;
         }
-        tally.add(site, SiteCell::Retries, 1);
-        tally.add_to_backend(self.visit.backend.spec.id, BackendCell::Retries, 1);
-        Again::Elsewhere
+        Again::Repeated
     }
 
     fn is_repeatable(&self, has_body: bool, cause: RetryOn) -> bool {
@@ -391,7 +408,7 @@ impl Attempt<'_> {
             Trouble::Cut | Trouble::Lost => BackendCell::Resets,
             Trouble::Timeout => BackendCell::Timeouts,
             Trouble::Died => BackendCell::Deaths,
-            Trouble::NoConnection => {
+            Trouble::NoConnection | Trouble::Unheeded => {
                 self.asked.bench.observe(self.visit, Outcome::Bad, now);
                 return;
             }
@@ -408,7 +425,6 @@ impl Attempt<'_> {
         memory.died(
             fingerprint,
             self.visit.backend.in_flight.get(),
-            self.worker.answered.borrow().last(fingerprint),
             &self.asked.bench.site.service.blast_radius,
             now,
         )
@@ -461,6 +477,7 @@ impl Ending {
             Trouble::NoConnection => Own::new(502, "no connection"),
             Trouble::Status(status) => Own::new(status, "answer withheld"),
             Trouble::Timeout => Own::new(504, "timeout"),
+            Trouble::Unheeded => Own::new(502, "refused by the backend"),
         };
         let mut ending = Self::own(own);
         if has_begun {

@@ -171,7 +171,7 @@ impl Origin {
         if service.backend_protocol == HttpVersion::Http2 {
             parts = Some(over_http2::request(request, &self.forwarded));
         } else {
-            head = worker.take_head();
+            head = worker.spares.take();
             write_request(request, &self.forwarded, &mut head);
         }
         Asked {
@@ -184,6 +184,7 @@ impl Origin {
                 None => http::Asked::Plain,
             },
             is_chunked: request.body == Body::Chunked,
+            wants_trailers: request.wants_trailers,
             fingerprint,
             wants_cookie: sticky.is_some_and(|known| known.is_none()),
             wanted,

@@ -72,6 +72,8 @@ struct Progress {
     has_answer_begun: Cell<bool>,
     /// A part of the request's body has not been read yet.
     is_uploading: Cell<bool>,
+    /// `100 Continue` is being written: nothing else may come between.
+    is_going_on: Cell<bool>,
 }
 
 /// What holds before it is known which site is meant.
@@ -306,7 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let keeps_alive = download.keeps_alive();
         let sent = download.sent_bytes();
-        self.worker.give_head(std::mem::take(&mut asked.head));
+        self.worker.spares.give(std::mem::take(&mut asked.head));
         let next = match &ending.own {
             Some(own) => {
                 manner.keeps_alive &= matches!(body, Body::None | Body::Length(0));
@@ -420,7 +422,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn answer(&mut self, own: &Own, bench: Option<&Bench>, manner: Manner) -> Next {
-        let mut out = self.worker.take_head();
+        let mut out = self.worker.spares.take();
         let extra = Extra {
             hsts: bench
                 .and_then(|bench| bench.hsts.as_deref())
@@ -429,7 +431,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         own.write(bench.map(|bench| &bench.site), &extra, manner, &mut out);
         let is_written = self.write(&out).await;
-        self.worker.give_head(out);
+        self.worker.spares.give(out);
         match (is_written, manner.keeps_alive) {
             (true, true) => Next::Request,
             (true, false) => Next::Linger,

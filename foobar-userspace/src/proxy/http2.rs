@@ -27,6 +27,7 @@ use super::{
     ends::NoUpload,
     exchange,
     gate::{Origin, Stopped},
+    gathered::Gathered,
     metered::Metered,
     watch::Watch,
     worker::{Seat, Table},
@@ -46,16 +47,19 @@ where
         return;
     };
     let flood = Rc::new(Cell::new(None));
-    let stream = Metered::new(stream, bounds.frames, Rc::clone(&flood));
+    let out = Gathered::new(stream, &worker.spares);
+    let stream = Metered::new(out.same(), bounds.frames, Rc::clone(&flood));
     let origin = Rc::new(Origin::new(peer, &worker));
     let watch = Watch::new(Instant::now() + bounds.head);
-    if let Ok(Ok(connection)) = watch.bound(bounds.builder().handshake(stream)).await {
+    let handshake = out.beside(bounds.builder().handshake(stream));
+    if let Ok(Ok(connection)) = watch.bound(handshake).await {
         let mut client = Client {
             seat: Seat::take(&worker),
             origin: Rc::clone(&origin),
             worker: Rc::clone(&worker),
             active: Rc::default(),
             connection,
+            out,
             watch,
             bounds,
             served: 0,
@@ -73,7 +77,9 @@ where
 }
 
 struct Client<S> {
-    connection: server::Connection<Metered<S>, Bytes>,
+    connection: server::Connection<Metered<Gathered<S>>, Bytes>,
+    /// Where the connection writes.
+    out: Gathered<S>,
     worker: Rc<Worker>,
     origin: Rc<Origin>,
     /// Streams that are being served.
@@ -167,6 +173,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Client<S> {
             loop {
                 if let Poll::Ready(accepted) = self.connection.poll_accept(context) {
                     return Poll::Ready(accepted);
+                }
+                if let Poll::Ready(Err(_)) = self.out.poll_out(context) {
+                    return Poll::Ready(None);
                 }
                 if !self.is_leaving && self.seat.is_asked_to_leave(context) {
                     self.leave();
@@ -275,7 +284,7 @@ impl Stream {
         };
         let sent = download.finish(&ending);
         self.worker.give_watch(watch);
-        self.worker.give_head(std::mem::take(&mut asked.head));
+        self.worker.spares.give(std::mem::take(&mut asked.head));
         if let Some(own) = &ending.own {
             self.answer(own, Some(&asked.bench), is_head);
         }

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     http::{
         AnswerBody, BadAnswer, Chunked, End, Limits, Piece, Response, end_of_head, parse_response,
+        write_last_chunk,
     },
     tally::BackendCell,
 };
@@ -101,7 +102,9 @@ async fn send_body<U: Upload>(
         }
     }
     if attempt.asked.is_chunked {
-        send(stream, &[head, b"0\r\n\r\n"], attempt).await?;
+        let mut end = Vec::new();
+        write_last_chunk(&upload.trailers(), &mut end);
+        send(stream, &[head, &end], attempt).await?;
     }
     let tally = &attempt.worker.shared.tally;
     tally.add_to_backend(
@@ -160,9 +163,9 @@ impl<'a> Answer<'a> {
         ))
     }
 
-    /// Waits for a final head; 1xx ones are swallowed, but for 101.
+    /// Waits for a final head, which 101 is too; others of 1xx go before it.
     async fn head<D: Download>(&mut self, download: &mut D) -> Result<usize, Trouble> {
-        let mut from = 0;
+        let (mut from, mut interim) = (0, 0);
         loop {
             match end_of_head(self.buffer.bytes(), from) {
                 Err(_) => return Err(Trouble::Bad(BadAnswer::Malformed)),
@@ -179,6 +182,11 @@ impl<'a> Answer<'a> {
                     if !is_interim {
                         return Ok(end);
                     }
+                    interim += 1;
+                    if interim > MOST_INTERIM {
+                        return Err(Trouble::Bad(BadAnswer::TooManyInterim));
+                    }
+                    self.interim(end, download).await?;
                     self.buffer.consume(end);
                     from = 0;
                 }
@@ -186,8 +194,19 @@ impl<'a> Answer<'a> {
         }
     }
 
+    async fn interim<D: Download>(&self, end: usize, download: &mut D) -> Result<(), Trouble> {
+        let head = &self.buffer.bytes()[..end];
+        let answer =
+            parse_response(head, &LIMITS, self.attempt.asked.kind).map_err(Trouble::Bad)?;
+        // RFC 9110 10.1.1: who expected it has it from us.
+        if answer.status != 100 {
+            download.interim(&answer).await.map_err(Trouble::Client)?;
+            self.attempt.watch.set(self.attempt.deadline);
+        }
+        Ok(())
+    }
+
     async fn first_bytes<D: Download>(&mut self, download: &mut D) -> Result<(), Trouble> {
-        let is_first = self.buffer.is_empty();
         let filled = poll_fn(|context| {
             let mut stream = self.stream.borrow_mut();
             if let Poll::Ready(filled) = self.buffer.poll_fill(&mut *stream, context) {
@@ -204,8 +223,8 @@ impl<'a> Answer<'a> {
         .await?;
         match filled {
             Ok(Filled::Bytes(_)) => Ok(()),
-            Ok(Filled::End) | Err(_) if is_first => Err(Trouble::Lost),
-            Ok(Filled::End) | Err(_) => Err(Trouble::Bad(BadAnswer::Malformed)),
+            // Also within a head: the client saw nothing of it.
+            Ok(Filled::End) | Err(_) => Err(Trouble::Lost),
             Ok(Filled::Full) => Err(Trouble::Bad(BadAnswer::HeadTooLarge)),
         }
     }
@@ -263,10 +282,7 @@ impl<'a> Answer<'a> {
                 }
                 Piece::End(end) => {
                     self.buffer.consume(end);
-                    let trailers = chunked.trailers();
-                    return Ok(trailers
-                        .map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec()))
-                        .collect());
+                    return Ok(chunked.owned_trailers());
                 }
                 Piece::Incomplete(end) => {
                     self.buffer.consume(end);
@@ -384,6 +400,9 @@ pub(super) fn remaining<'p>(
     }
     count
 }
+
+/// Heads that may go before the answer's own.
+pub(super) const MOST_INTERIM: usize = 16;
 
 /// What an answer's head may be.
 const LIMITS: Limits = Limits {

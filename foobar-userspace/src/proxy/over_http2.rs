@@ -1,7 +1,9 @@
 //! One attempt over a stream of a connection that speaks HTTP/2.
 
 use std::{
+    cell::Cell,
     future::{Future as _, poll_fn},
+    pin::Pin,
     task::Poll,
     time::Instant,
 };
@@ -13,12 +15,14 @@ use h2::{
 };
 
 use super::{
-    ends::{Download, Fault, Trailer, Upload},
+    ends::{Download, Fault, Trailer, Upload, header_map},
     exchange::{Answered, Attempt, Trouble, beside},
+    over_http1::MOST_INTERIM,
 };
 use crate::{
     http::{
         AnswerBody, Asked, BadAnswer, Field, Forwarded, Request, Response, VIA, from_http2_answer,
+        trailers_of_http2,
     },
     tally::BackendCell,
 };
@@ -31,10 +35,12 @@ pub(super) async fn run<U: Upload, D: Download>(
 ) -> Result<Answered, Trouble> {
     let was_open = attempt.visit.backend.streams.present().is_some();
     let result = Box::pin(attend(attempt, upload, download)).await;
-    if !matches!(result, Err(Trouble::Lost)) {
-        return result;
+    match result {
+        Err(Trouble::Lost) => Box::pin(second_look(attempt, was_open, upload, download)).await,
+        // Others used the connection before: it was at its end, and a new one will do.
+        Err(Trouble::Unheeded) if was_open => Box::pin(attend(attempt, upload, download)).await,
+        result => result,
     }
-    Box::pin(second_look(attempt, was_open, upload, download)).await
 }
 
 /// As over HTTP/1.1: a new connection tells whether the backend died, and takes the request once more if the old one may
@@ -66,17 +72,19 @@ async fn attend<U: Upload, D: Download>(
     if let Some(parts) = &attempt.asked.parts {
         request = parts.clone();
     }
+    let taken = Cell::new(false);
     let sent = sender.send_request(request, upload.is_none());
-    let (response, stream) = sent.map_err(|error| lost(attempt, &error))?;
+    let (response, stream) = sent.map_err(|error| lost(attempt, &error, &taken))?;
     let Some(upload) = upload else {
-        let status = answer(attempt, response, download).await?;
+        let status = answer(attempt, response, download, &taken).await?;
         return Ok(Answered {
             status,
             is_whole: true,
         });
     };
-    let sending = send_body(attempt, stream, upload);
-    let (result, is_whole) = beside(sending, answer(attempt, response, download)).await;
+    let sending = send_body(attempt, stream, upload, &taken);
+    let answering = answer(attempt, response, download, &taken);
+    let (result, is_whole) = beside(sending, answering).await;
     Ok(Answered {
         status: result?,
         is_whole,
@@ -110,8 +118,10 @@ async fn send_body<U: Upload>(
     attempt: &Attempt<'_>,
     mut stream: SendStream<Bytes>,
     upload: &mut U,
+    taken: &Cell<bool>,
 ) -> Result<(), Trouble> {
     while upload.more().await.map_err(Trouble::Client)? {
+        taken.set(true);
         let mut bytes = upload.take();
         while !bytes.is_empty() {
             stream.reserve_capacity(bytes.len());
@@ -130,27 +140,26 @@ async fn send_body<U: Upload>(
     let tally = &attempt.worker.shared.tally;
     let id = attempt.visit.backend.spec.id;
     tally.add_to_backend(id, BackendCell::BytesIn, upload.received());
-    stream
-        .send_data(Bytes::new(), true)
-        .map_err(|_| Trouble::Lost)
+    let trailers = upload.trailers();
+    let sent = if trailers.is_empty() {
+        stream.send_data(Bytes::new(), true)
+    } else {
+        let fields = trailers.iter();
+        stream.send_trailers(header_map(
+            fields.map(|(name, value)| (&name[..], &value[..])),
+        ))
+    };
+    sent.map_err(|_| Trouble::Lost)
 }
 
 async fn answer<D: Download>(
     attempt: &Attempt<'_>,
     mut response: ResponseFuture,
     download: &mut D,
+    taken: &Cell<bool>,
 ) -> Result<u16, Trouble> {
     let began = Instant::now();
-    let response = poll_fn(|context| {
-        if let Poll::Ready(response) = std::pin::Pin::new(&mut response).poll(context) {
-            return Poll::Ready(response.map_err(|error| lost(attempt, &error)));
-        }
-        if download.poll_gone(context).is_ready() {
-            return Poll::Ready(Err(Trouble::Client(Fault::Gone)));
-        }
-        attempt.watch.poll(context).map(|_| Err(Trouble::Timeout))
-    })
-    .await?;
+    let response = head(attempt, &mut response, download, taken).await?;
     let now = Instant::now();
     let (parts, mut body) = response.into_parts();
     let status = parts.status.as_u16();
@@ -189,6 +198,66 @@ async fn answer<D: Download>(
     Ok(status)
 }
 
+/// Waits for a final head; others go before it.
+async fn head<D: Download>(
+    attempt: &Attempt<'_>,
+    response: &mut ResponseFuture,
+    download: &mut D,
+    taken: &Cell<bool>,
+) -> Result<::http::Response<RecvStream>, Trouble> {
+    for _ in 0..=MOST_INTERIM {
+        let next = poll_fn(|context| {
+            if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(context) {
+                return Poll::Ready(Ok(Next::Interim(interim)));
+            }
+            if let Poll::Ready(response) = Pin::new(&mut *response).poll(context) {
+                let response = response.map(Next::Answer);
+                return Poll::Ready(response.map_err(|error| lost(attempt, &error, taken)));
+            }
+            if download.poll_gone(context).is_ready() {
+                return Poll::Ready(Err(Trouble::Client(Fault::Gone)));
+            }
+            attempt.watch.poll(context).map(|_| Err(Trouble::Timeout))
+        });
+        match next.await? {
+            Next::Answer(response) => return Ok(response),
+            Next::Interim(head) => interim(&head, download).await?,
+        }
+        attempt.watch.set(attempt.deadline);
+    }
+    Err(Trouble::Bad(BadAnswer::TooManyInterim))
+}
+
+enum Next {
+    Answer(::http::Response<RecvStream>),
+    Interim(::http::Response<()>),
+}
+
+async fn interim<D: Download>(
+    head: &::http::Response<()>,
+    download: &mut D,
+) -> Result<(), Trouble> {
+    let fields = head.headers().iter().map(|(name, value)| Field {
+        name: name.as_str().as_bytes(),
+        value: value.as_bytes(),
+    });
+    let (fields, _) = from_http2_answer(fields).map_err(Trouble::Bad)?;
+    let answer = Response {
+        status: head.status().as_u16(),
+        reason: b"",
+        fields,
+        body: AnswerBody::None { said: None },
+        keeps_alive: true,
+        upgrade: None,
+    };
+    match answer.status {
+        // RFC 9110 10.1.1: who expected it has it from us.
+        100 => Ok(()),
+        101 => Err(Trouble::Bad(BadAnswer::UnaskedUpgrade)),
+        _ => download.interim(&answer).await.map_err(Trouble::Client),
+    }
+}
+
 async fn pass<D: Download>(
     attempt: &Attempt<'_>,
     body: &mut RecvStream,
@@ -221,20 +290,27 @@ async fn pass<D: Download>(
         return Err(Trouble::Cut);
     };
     let trailers = trailers.unwrap_or_default();
-    Ok(trailers
-        .iter()
-        .map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec()))
-        .collect())
+    let fields = trailers.iter().map(|(name, value)| Field {
+        name: name.as_str().as_bytes(),
+        value: value.as_bytes(),
+    });
+    trailers_of_http2(fields).map_err(|_| Trouble::Cut)
 }
 
-/// What an error before the answer means. A refused stream was not looked at, so that it is as if no connection had
-/// been there.
-fn lost(attempt: &Attempt<'_>, error: &h2::Error) -> Trouble {
-    if error.reason() == Some(Reason::REFUSED_STREAM) {
-        return Trouble::NoConnection;
-    }
+/// What an error before the answer means. RFC 9113 8.7: a refused stream, and one beyond the last of a connection at its
+/// end, was not looked at, and may be sent again, unless a part of its body is gone.
+fn lost(attempt: &Attempt<'_>, error: &h2::Error, taken: &Cell<bool>) -> Trouble {
     if error.is_io() || error.is_go_away() {
         attempt.visit.backend.streams.forget();
+    }
+    let is_beyond = error.is_go_away() && error.is_remote();
+    let is_untouched = match error.reason() {
+        Some(Reason::REFUSED_STREAM) => true,
+        Some(Reason::NO_ERROR) => is_beyond,
+        _ => false,
+    };
+    if is_untouched && !taken.get() {
+        return Trouble::Unheeded;
     }
     Trouble::Lost
 }

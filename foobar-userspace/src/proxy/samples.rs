@@ -23,6 +23,7 @@ use super::{
 use crate::{
     balancer::Availability,
     config::{self, L7Service},
+    http::{Chunked, Piece},
     tally::Tally,
 };
 
@@ -338,10 +339,7 @@ impl Talk {
         loop {
             let end = match length {
                 Some(length) => (bytes.len() >= length).then_some(length),
-                None if head.contains("transfer-encoding: chunked") => bytes
-                    .windows(5)
-                    .position(|five| five == b"0\r\n\r\n")
-                    .map(|start| start + 5),
+                None if head.contains("transfer-encoding: chunked") => chunked_end(bytes),
                 None => Some(0),
             };
             if let Some(end) = end {
@@ -351,6 +349,18 @@ impl Talk {
             if self.stream.read_buf(bytes).await.unwrap_or(0) == 0 {
                 return std::mem::take(bytes);
             }
+        }
+    }
+}
+
+/// Where a chunked body that begins here ends.
+fn chunked_end(bytes: &[u8]) -> Option<usize> {
+    let (mut chunked, mut at) = (Chunked::default(), 0);
+    loop {
+        match chunked.next(&bytes[at..]).ok()? {
+            Piece::Data(range) => at += range.end,
+            Piece::End(end) => return Some(at + end),
+            Piece::Incomplete(_) => return None,
         }
     }
 }

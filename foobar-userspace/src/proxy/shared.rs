@@ -1,6 +1,7 @@
 //! What all workers of a node share, and what they tell the rest of it.
 
 use std::{
+    collections::HashMap,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -11,12 +12,14 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::AccessTap;
+use super::{AccessTap, Site};
 use crate::{
     config::{BlastRadius, Jail, RequestRate},
     stable,
     steering::{
-        blast::{Blast, Verdict},
+        blast::{Answered, Blast, Verdict},
+        budget::Budget,
+        ejection::Outliers,
         offences::Offences,
         rate::{self, Rates},
     },
@@ -58,11 +61,25 @@ pub enum Report {
 pub struct Memory {
     seed: u64,
     workers: AtomicU64,
+    /// Requests that backends survived, whichever worker brought them.
+    answered: Answered,
+    /// By site and its backends; asked for when a table is made.
+    standings: Mutex<HashMap<Line, Arc<Standing>>>,
     has_suspects: AtomicBool,
     blast: Mutex<Blast>,
     /// By site and client.
     rates: Mutex<Rates<(u32, IpAddr)>>,
     offences: Mutex<Offences<(u32, IpAddr)>>,
+}
+
+/// A site and its backends, in their order.
+type Line = (Arc<str>, Vec<Arc<str>>);
+
+/// How a site's backends fare, and what may still be tried again, in the eyes of all workers.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) outliers: Outliers,
+    pub(super) budget: Budget,
 }
 
 impl Memory {
@@ -72,6 +89,8 @@ impl Memory {
         Arc::new(Self {
             seed,
             workers: AtomicU64::new(0),
+            standings: Mutex::default(),
+            answered: Answered::new(Instant::now()),
             has_suspects: AtomicBool::new(false),
             blast: Mutex::default(),
             rates: Mutex::new(Rates::new(MOST_CLIENTS)),
@@ -90,6 +109,26 @@ impl Memory {
         self.seed
     }
 
+    /// The same for every worker and generation as long as the backends are the same.
+    pub(super) fn standing(&self, site: &Site, now: Instant) -> Arc<Standing> {
+        let backends = site.backends.iter();
+        let names: Vec<_> = backends.map(|backend| Arc::clone(&backend.name)).collect();
+        let mut standings = lock(&self.standings);
+        // Of those that no table has any more nobody asks again.
+        standings.retain(|(name, known), standing| {
+            Arc::strong_count(standing) > 1 || *name == site.name && *known == names
+        });
+        let standing = standings
+            .entry((Arc::clone(&site.name), names))
+            .or_insert_with(|| {
+                Arc::new(Standing {
+                    outliers: Outliers::new(site.backends.len(), now),
+                    budget: Budget::new(&site.service.retries, now),
+                })
+            });
+        Arc::clone(standing)
+    }
+
     pub(super) fn held(&self, fingerprint: u64, now: Instant) -> Option<Duration> {
         if !self.has_suspects.load(Ordering::Relaxed) {
             return None;
@@ -97,14 +136,18 @@ impl Memory {
         lock(&self.blast).held(fingerprint, now)
     }
 
+    pub(super) fn answered(&self, fingerprint: u64, now: Instant) {
+        self.answered.note(fingerprint, now);
+    }
+
     pub(super) fn died(
         &self,
         fingerprint: u64,
         crowd: u32,
-        answered: Option<Instant>,
         policy: &BlastRadius,
         now: Instant,
     ) -> Verdict {
+        let answered = self.answered.last(fingerprint);
         let mut blast = lock(&self.blast);
         let verdict = blast.died(fingerprint, crowd, answered, policy, now);
         self.has_suspects
@@ -152,3 +195,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 const MOST_CLIENTS: usize = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::samples;
+
+    #[test]
+    fn workers_share_what_they_know_of_the_same_backends() {
+        let memory = Memory::new(7);
+        let now = Instant::now();
+        let site = |ports: &[u16]| {
+            let addresses = ports.iter().map(|port| ([127, 0, 0, 1], *port).into());
+            let service = samples::service("www", "192.0.2.1:443");
+            let sites = samples::sites_of(vec![(service, addresses.collect())]);
+            Arc::clone(&sites.all()[0])
+        };
+        let first = memory.standing(&site(&[1, 2]), now);
+        assert!(Arc::ptr_eq(&first, &memory.standing(&site(&[1, 2]), now)));
+        assert!(!Arc::ptr_eq(&first, &memory.standing(&site(&[1, 3]), now)));
+        assert!(Arc::ptr_eq(&first, &memory.standing(&site(&[1, 2]), now)));
+        drop(first);
+        memory.standing(&site(&[4]), now);
+        assert_eq!(lock(&memory.standings).len(), 1);
+    }
+}

@@ -4,6 +4,8 @@ mod balancing;
 mod entrance;
 mod http1;
 mod http2;
+mod interim;
+mod trailers;
 mod trouble;
 
 use super::samples::{Backend, Proxy, Reply, run};

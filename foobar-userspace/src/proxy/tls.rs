@@ -12,7 +12,13 @@ mod tests;
 
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{
+    SupportedCipherSuite,
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{self, cipher_suite},
+    },
+};
 
 pub use self::{
     back::{BackendSide, Upstream},
@@ -22,8 +28,25 @@ pub use self::{
     tickets::{TicketKeys, TicketKeysError, Ticketing},
 };
 
-/// aws-lc-rs, with the post-quantum key exchange that browsers prefer.
+/// aws-lc-rs, with the post-quantum key exchange that browsers prefer, and what costs least among the strong first.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    Arc::new(CryptoProvider {
+        cipher_suites: CIPHER_SUITES.to_vec(),
+        ..aws_lc_rs::default_provider()
+    })
 }
+
+/// AES-128 before AES-256, as browsers have it: processors hash SHA-256 and not SHA-384, and the key schedule of a
+/// handshake is mostly hashing (a quarter of the time of a full handshake, measured).
+const CIPHER_SUITES: &[SupportedCipherSuite] = &[
+    cipher_suite::TLS13_AES_128_GCM_SHA256,
+    cipher_suite::TLS13_AES_256_GCM_SHA384,
+    cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];

@@ -6,7 +6,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     config::Jail,
-    tally::{SiteCell, Tally},
+    tally::{DoorCell, SiteCell, Tally},
 };
 
 /// What a worker goes by at the door; swapped whole.
@@ -102,11 +102,11 @@ pub(super) async fn welcome(
         Purpose::Tls => match Box::pin(encrypted(stream, endpoint, &doorway, &post)).await {
             Ok((stream, facts)) => serve(stream, peer(Some(facts)), post.worker.clone()).await,
             Err(turned) => {
-                let counters = &post.admission.counters;
+                let admission = &post.admission;
                 match turned {
                     Turned::Away => {}
-                    Turned::Failed => drop(counters.failed.fetch_add(1, Ordering::Relaxed)),
-                    Turned::TimedOut => drop(counters.timed_out.fetch_add(1, Ordering::Relaxed)),
+                    Turned::Failed => admission.count(DoorCell::HandshakesFailed),
+                    Turned::TimedOut => admission.count(DoorCell::HandshakesTimedOut),
                 }
             }
         },
@@ -124,6 +124,9 @@ fn accuse(client: IpAddr, times: u32, endpoint: SocketAddr, doorway: &Doorway, p
             set: jail.set.clone(),
             client,
         };
+        if let Some(id) = doorway.ids.get(&**site) {
+            post.tally.add(*id, SiteCell::Offenders, 1);
+        }
         // A full channel means that others are being jailed; this one comes again.
         let _ = post.reports.try_send(report);
     }
@@ -147,17 +150,11 @@ async fn announced(
         Ok(Ok(Proxied::Sender)) => Some(from),
         Ok(Err(error)) => {
             tracing::debug!(%from, "{error}");
-            post.admission
-                .counters
-                .bad_proxied
-                .fetch_add(1, Ordering::Relaxed);
+            post.admission.count(DoorCell::BadProxied);
             None
         }
         Err(_) => {
-            post.admission
-                .counters
-                .bad_proxied
-                .fetch_add(1, Ordering::Relaxed);
+            post.admission.count(DoorCell::BadProxied);
             None
         }
     }
@@ -196,10 +193,7 @@ async fn encrypted(
         return Err(Turned::Away);
     }
     let Some(front) = doorway.fronts.front(endpoint, sni.as_deref()) else {
-        post.admission
-            .counters
-            .unknown_name
-            .fetch_add(1, Ordering::Relaxed);
+        post.admission.count(DoorCell::UnknownName);
         let _ = timeout(left(), start.io.write_all(&UNRECOGNIZED_NAME)).await;
         return Err(Turned::Away);
     };
@@ -208,7 +202,8 @@ async fn encrypted(
             post.tally.add(*id, cell, 1);
         }
     };
-    match timeout(left(), start.into_stream(front.config.clone())).await {
+    let terms = front.terms(start.client_hello().cipher_suites()).clone();
+    match timeout(left(), start.into_stream(terms)).await {
         Err(_) => {
             count(SiteCell::HandshakesFailed);
             Err(Turned::TimedOut)
@@ -220,16 +215,8 @@ async fn encrypted(
         }
         Ok(Ok(stream)) => {
             let facts = facts(&stream, sni);
-            post.admission
-                .counters
-                .handshakes
-                .fetch_add(1, Ordering::Relaxed);
             count(SiteCell::Handshakes);
             if facts.is_resumed {
-                post.admission
-                    .counters
-                    .resumed
-                    .fetch_add(1, Ordering::Relaxed);
                 count(SiteCell::Resumptions);
             }
             Ok((Box::new(stream), facts))

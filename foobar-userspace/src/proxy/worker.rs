@@ -10,8 +10,8 @@ use std::{
 
 use slab::Slab;
 
-use super::{Shared, Sites, bench::Bench, buffers::Buffers, watch::Watch};
-use crate::steering::{blast::Answered, random::Random};
+use super::{Shared, Sites, bench::Bench, buffers::Buffers, spares::Spares, watch::Watch};
+use crate::steering::random::Random;
 
 /// One thread's share of the proxy; lives on that thread alone.
 #[derive(Debug)]
@@ -22,13 +22,12 @@ pub struct Worker {
     seats: RefCell<Slab<Option<Waker>>>,
     is_draining: Cell<bool>,
     pub(super) random: RefCell<Random>,
-    pub(super) answered: RefCell<Answered>,
     /// For requests' heads and bodies.
     requests: RefCell<Rc<Buffers>>,
     /// For answers.
     pub(super) answers: Rc<Buffers>,
-    /// Emptied vectors for heads.
-    heads: RefCell<Vec<Vec<u8>>>,
+    /// For heads, and for what is gathered.
+    pub(super) spares: Rc<Spares>,
     /// Timers that somebody had before: to move one costs nothing, to make one does.
     watches: RefCell<Vec<Watch>>,
 }
@@ -47,22 +46,21 @@ impl Worker {
         let now = Instant::now();
         let seed = shared.memory.seed();
         Rc::new(Self {
-            table: RefCell::new(Rc::new(Table::new(&sites, None, now))),
+            table: RefCell::new(Rc::new(Table::new(&sites, None, &shared, now))),
             shared,
             seats: RefCell::default(),
             is_draining: Cell::new(false),
             random: RefCell::new(Random::new(seed)),
-            answered: RefCell::default(),
             requests: RefCell::new(Buffers::new(largest_head(&sites))),
             answers: Buffers::new(ANSWER_BUFFER),
-            heads: RefCell::default(),
+            spares: Rc::default(),
             watches: RefCell::default(),
         })
     }
 
     /// Serves by `sites` from the next request on. Requests on their way end by what they began with.
     pub fn adopt(&self, sites: Arc<Sites>) {
-        let table = Table::new(&sites, Some(&self.table()), Instant::now());
+        let table = Table::new(&sites, Some(&self.table()), &self.shared, Instant::now());
         let largest = largest_head(&sites);
         if self.requests.borrow().size() != largest {
             self.requests.replace(Buffers::new(largest));
@@ -113,11 +111,6 @@ impl Worker {
         Rc::clone(&self.requests.borrow())
     }
 
-    /// An empty vector, which probably has room already.
-    pub(super) fn take_head(&self) -> Vec<u8> {
-        self.heads.borrow_mut().pop().unwrap_or_default()
-    }
-
     pub(super) fn take_watch(&self, deadline: Instant) -> Watch {
         let Some(watch) = self.watches.borrow_mut().pop() else {
             return Watch::new(deadline);
@@ -130,14 +123,6 @@ impl Worker {
         let mut watches = self.watches.borrow_mut();
         if watches.len() < MOST_WATCHES {
             watches.push(watch);
-        }
-    }
-
-    pub(super) fn give_head(&self, mut head: Vec<u8>) {
-        let mut heads = self.heads.borrow_mut();
-        if head.capacity() <= MOST_HEAD && heads.len() < MOST_HEADS {
-            head.clear();
-            heads.push(head);
         }
     }
 }
@@ -180,13 +165,19 @@ impl Drop for Seat {
 }
 
 impl Table {
-    fn new(sites: &Arc<Sites>, before: Option<&Self>, now: Instant) -> Self {
+    fn new(sites: &Arc<Sites>, before: Option<&Self>, shared: &Shared, now: Instant) -> Self {
         let benches = sites.all().iter().map(|site| {
             let before = before.and_then(|before| {
                 let mut benches = before.benches.iter();
                 benches.find(|bench| bench.site.name == site.name)
             });
-            Rc::new(Bench::new(site, before.map(|bench| &**bench), now))
+            let standing = shared.memory.standing(site, now);
+            Rc::new(Bench::new(
+                site,
+                before.map(|bench| &**bench),
+                standing,
+                now,
+            ))
         });
         Self {
             benches: benches.collect(),
@@ -205,6 +196,4 @@ fn largest_head(sites: &Sites) -> usize {
 
 /// An answer of 64 KB and its head in one read.
 const ANSWER_BUFFER: usize = 80 * 1024;
-const MOST_HEADS: usize = 64;
 const MOST_WATCHES: usize = 1024;
-const MOST_HEAD: usize = 64 * 1024;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     admin::api::{RequestCount, RequestRate, SiteBackendCounters, SiteCounters},
     kernel::Counters,
-    tally::{BUCKETS, BackendCell, Latency, SiteCell, Tally},
+    tally::{BUCKETS, BackendCell, DoorCell, Latency, SiteCell, Tally},
 };
 
 pub fn read(counters: &Counters, tally: &Tally) -> Vec<SiteCounters> {
@@ -52,6 +52,14 @@ pub fn read(counters: &Counters, tally: &Tally) -> Vec<SiteCounters> {
                     .collect(),
             }
         })
+        .collect()
+}
+
+/// Of all sites together.
+pub fn door(tally: &Tally) -> BTreeMap<String, u64> {
+    DoorCell::ALL
+        .iter()
+        .map(|cell| (cell.name().to_owned(), tally.at_door(*cell)))
         .collect()
 }
 

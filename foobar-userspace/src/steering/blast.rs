@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -109,41 +110,56 @@ impl Blast {
     }
 }
 
-/// When which requests were last answered well: a small table of a worker's own, in which a newcomer throws out the old.
+/// When which requests were last answered well, to the second: one table for all workers, in which a newcomer throws out
+/// the old. A slot is one word, which is written once a second at most, so that workers seldom wait for each other.
 #[derive(Debug)]
 pub struct Answered {
-    slots: Box<[(u64, Option<Instant>)]>,
-}
-
-impl Default for Answered {
-    fn default() -> Self {
-        Self {
-            slots: vec![(0, None); SLOTS].into(),
-        }
-    }
+    since: Instant,
+    /// Above, what tells the requests of a slot apart; below, the second after which it was answered, from 1.
+    slots: Box<[AtomicU64]>,
 }
 
 impl Answered {
-    pub fn note(&mut self, fingerprint: u64, now: Instant) {
-        self.slots[slot(fingerprint)] = (fingerprint, Some(now));
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    pub fn note(&self, fingerprint: u64, now: Instant) {
+        let second = now.saturating_duration_since(self.since).as_secs() + 1;
+        let word = tag(fingerprint) | second & SECONDS;
+        let slot = self.slot(fingerprint);
+        if slot.load(Ordering::Relaxed) != word {
+            slot.store(word, Ordering::Relaxed);
+        }
     }
 
     #[must_use]
     pub fn last(&self, fingerprint: u64) -> Option<Instant> {
-        let (known, at) = self.slots[slot(fingerprint)];
-        at.filter(|_| known == fingerprint)
+        let word = self.slot(fingerprint).load(Ordering::Relaxed);
+        let second = (word & SECONDS).checked_sub(1)?;
+        (word & !SECONDS == tag(fingerprint)).then(|| self.since + Duration::from_secs(second))
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "only the lowest bits are wanted"
+    )]
+    fn slot(&self, fingerprint: u64) -> &AtomicU64 {
+        &self.slots[fingerprint as usize % SLOTS]
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "only the lowest bits are wanted"
-)]
-const fn slot(fingerprint: u64) -> usize {
-    fingerprint as usize % SLOTS
+/// The bits that do not choose the slot.
+const fn tag(fingerprint: u64) -> u64 {
+    (fingerprint / SLOTS as u64) << 32
 }
 
-const SLOTS: usize = 4096;
+const SLOTS: usize = 16_384;
+const SECONDS: u64 = 0xffff_ffff;
 const MOST: usize = 4096;
 /// An answer so recent proves a request harmless.
 const ALIBI: Duration = Duration::from_secs(60);
@@ -178,7 +194,7 @@ mod tests {
     #[test]
     fn what_was_answered_a_moment_ago_is_innocent() {
         let start = Instant::now();
-        let mut answered = Answered::default();
+        let answered = Answered::new(start);
         answered.note(7, start);
         let mut blast = Blast::default();
         let verdict = blast.died(7, 1, answered.last(7), &POLICY, after(5, start));

@@ -11,6 +11,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -27,7 +28,17 @@ use foobar::{
     labels::Labels,
 };
 use foobar_ebpf::abi::{self, Backend, MemberV4, SetInfo};
-use foobar_lab::{ledger, nemesis::Nemesis, trials};
+use foobar_lab::{
+    databases::Databases,
+    ledger,
+    nemesis::Nemesis,
+    trials::{self, Plan},
+};
+use mimalloc::MiMalloc;
+
+/// As `foobar` has it: the proxy that is measured is a part of this program.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -58,18 +69,32 @@ enum Command {
     Mysql {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
-        #[arg(long, default_value_t = 14)]
+        #[arg(long, default_value_t = 18)]
         trials: usize,
+        /// `mariadb`, or `mysql` for MySQL 9.7.
+        #[arg(long, value_enum, default_value_t)]
+        databases: Databases,
         /// Only these, in turn; all by default.
         #[arg(long, value_enum)]
         nemesis: Vec<Nemesis>,
         /// Clients that wait for an answer meanwhile.
         #[arg(long, default_value_t = 50)]
         idle: u32,
+        /// Switchovers after that, for the time in which nobody may write.
+        #[arg(long, default_value_t = 0)]
+        switchovers: usize,
+        /// Trials in which a thousand clients lose a primary that hangs.
+        #[arg(long, default_value_t = 0)]
+        crowds: usize,
+        /// Minutes with a starved processor, lost packets and a controller that stands still: nobody may be promoted.
+        #[arg(long, default_value_t = 0)]
+        soak: u64,
     },
     /// The writer of `mysql`, in the namespace where it is started.
     #[command(hide = true)]
     Write {
+        #[arg(long, default_value_t = ledger::WRITER)]
+        at: std::net::SocketAddr,
         #[arg(long)]
         writers: u32,
         #[arg(long)]
@@ -103,18 +128,31 @@ fn run() -> Result<()> {
         Command::Mysql {
             output,
             trials,
+            databases,
             nemesis,
             idle,
+            switchovers,
+            crowds,
+            soak,
         } => {
-            let report = trials::run(trials, &nemesis, idle, &mut |line| eprintln!("{line}"))?;
+            let plan = Plan {
+                databases,
+                trials,
+                only: nemesis,
+                idle,
+                switchovers,
+                crowds,
+                soak: Duration::from_secs(soak * 60),
+            };
+            let report = trials::run(&plan, &mut |line| eprintln!("{line}"))?;
             match output {
                 Output::Table => print!("{}", report.table()),
                 Output::Json => println!("{:#}", serde_json::to_value(&report)?),
             }
-            Ok(())
+            report.verdict()
         }
         Command::Proxy(options) => proxy::run(options),
-        Command::Write { writers, idle } => ledger::write(writers, idle),
+        Command::Write { at, writers, idle } => ledger::write(at, writers, idle),
     }
 }
 

@@ -24,6 +24,8 @@ pub fn start(servers: &[&Host], processes: &Processes) -> Result<()> {
         .iter()
         .map(|server| Ok(address(server)?.to_string()))
         .collect::<Result<Vec<_>>>()?;
+    // The script of the transfers asks for the machine's own name, over and over.
+    let machine = fs::read_to_string("/proc/sys/kernel/hostname")?;
     for server in servers {
         let settings = SETTINGS
             .replace("{members}", &addresses.join(","))
@@ -37,7 +39,7 @@ pub fn start(servers: &[&Host], processes: &Processes) -> Result<()> {
             .collect();
         fs::write(
             home(&server.name).join("hosts"),
-            format!("127.0.0.1 localhost\n{names}"),
+            format!("127.0.0.1 localhost {}\n{names}", machine.trim()),
         )?;
     }
     let [first, others @ ..] = servers else {
@@ -85,7 +87,7 @@ const READY: &str = "SELECT CONCAT_WS(' ', \
     (SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'wsrep_local_state_comment'), \
     (SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'wsrep_ready'))";
 
-/// Time-outs shorter than Galera's own: 5 s of silence would be the whole of a test.
+/// Time-outs shorter than Galera's own, which are 5 s and 15 s, and longer than a busy machine keeps a thread waiting.
 const SETTINGS: &str = "\
 wsrep-on = ON
 wsrep-provider = /usr/lib/galera/libgalera_smm.so

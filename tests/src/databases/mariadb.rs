@@ -169,7 +169,7 @@ binlog-format = ROW
 performance-schema = 0
 key-buffer-size = 1M
 aria-pagecache-buffer-size = 1M
-max-connections = 151
+max-connections = 1200
 table-open-cache = 200
 ";
 

@@ -5,14 +5,16 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use foobar::config::Host;
 
 use super::{
-    ADMIN, APPLICATION, MONITOR, REPLICATION, SHOP, address, home, process, schema, server_id, sql,
-    wait_for, wait_until,
+    ADMIN, APPLICATION, MONITOR, PATIENCE, REPLICATION, SHOP, address, home, process, schema,
+    server_id, sql, wait_for, wait_until,
 };
 use crate::{debian, in_namespace, processes::Processes, template};
 
@@ -32,20 +34,45 @@ pub fn start_replication(servers: &[&Host], processes: &Processes) -> Result<()>
     )?;
     sql(&primary.name, &(accounts() + &schema()))?;
     for replica in replicas {
-        sql(
-            &replica.name,
-            &format!(
-                "CHANGE REPLICATION SOURCE TO SOURCE_HOST='{}', SOURCE_USER='{}', SOURCE_PASSWORD='{}', \
-                 SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1, SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=86400, \
-                 SOURCE_HEARTBEAT_PERIOD=0.3; START REPLICA",
-                address(primary)?,
-                REPLICATION.0,
-                REPLICATION.1
-            ),
-        )?;
+        follow(&replica.name, &address(primary)?.to_string())?;
         wait_until(&replica.name, SHOP, "2")?;
     }
     sql(&primary.name, "SET GLOBAL rpl_semi_sync_source_enabled = 1").map(drop)
+}
+
+fn follow(replica: &str, primary: &str) -> Result<()> {
+    let text = format!(
+        "CHANGE REPLICATION SOURCE TO SOURCE_HOST='{primary}', SOURCE_USER='{}', SOURCE_PASSWORD='{}', \
+         SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1, SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=86400, \
+         SOURCE_HEARTBEAT_PERIOD=0.3; START REPLICA",
+        REPLICATION.0, REPLICATION.1
+    );
+    sql(replica, &text).map(drop)
+}
+
+/// By CLONE, which ends the server when it has all files. Whom it follows then is for foobar to say.
+pub fn rebuild(server: &str, primary: &str, processes: &Processes) -> Result<()> {
+    let donor = format!("10.0.0.{}", server_id(primary));
+    let (user, password) = REPLICATION;
+    // It says that nobody restarts it, as an error.
+    let _ = sql(
+        server,
+        &format!(
+            "STOP REPLICA; SET GLOBAL super_read_only = 0; SET GLOBAL clone_valid_donor_list = '{donor}:3306'; \
+             CLONE INSTANCE FROM {user}@'{donor}':3306 IDENTIFIED BY '{password}'"
+        ),
+    );
+    let name = process(server);
+    let begun = Instant::now();
+    while processes.is_running(&name) {
+        ensure!(
+            begun.elapsed() < PATIENCE,
+            "{server} does not clone {primary}"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+    spawn(server, processes)?;
+    wait_for(server)
 }
 
 pub fn start_group(servers: &[&Host], processes: &Processes) -> Result<()> {
@@ -223,7 +250,7 @@ innodb_redo_log_capacity = 8M
 innodb_use_native_aio = 0
 key_buffer_size = 1M
 table_open_cache = 200
-max_connections = 151
+max_connections = 1200
 performance_schema_max_table_instances = 200
 performance_schema_max_thread_instances = 200
 performance_schema_events_statements_history_long_size = 10
@@ -232,6 +259,7 @@ performance_schema_digests_size = 10
 
 const REPLICATED: &str = "\
 super_read_only = ON
+plugin_load_add = mysql_clone.so
 plugin_load_add = semisync_source.so
 plugin_load_add = semisync_replica.so
 rpl_semi_sync_replica_enabled = 1

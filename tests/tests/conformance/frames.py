@@ -49,14 +49,29 @@ def read(connection, count):
     return data
 
 
+STATUSES = {0x88: 200, 0x89: 204, 0x8A: 206, 0x8B: 304, 0x8C: 400, 0x8D: 404, 0x8E: 500}
+
+
+def status(payload):
+    """Of an answer's header block: by the static table, or a literal whose name is there."""
+    if payload[0] in STATUSES:
+        return STATUSES[payload[0]]
+    text = payload[2:2 + (payload[1] & 0x7F)]
+    return int(text) if payload[0] & 0x3F == 8 and text.isdigit() else None
+
+
 def converse(sent, preface=PREFACE + frame(SETTINGS, 0, 0)):
-    """Every end that comes: ('goaway', code), ('rst', code), ('status', text), or ('closed', None)."""
+    """What comes, to an end: ('goaway', code), ('rst', code), ('answer', status), ('pong', None), ('closed', None)."""
     plain = socket.create_connection(("203.0.113.10", 443), 5)
     with CONTEXT.wrap_socket(plain, server_hostname="www.foobar.com") as connection:
         connection.settimeout(3)
         heard = []
         try:
-            connection.sendall(preface + sent)
+            try:
+                connection.sendall(preface + sent)
+            except (ConnectionError, ssl.SSLError):
+                # Not all of a flood is taken; what was said before is still to be read.
+                pass
             while True:
                 head = read(connection, 9)
                 length, kind = int.from_bytes(head[:3], "big"), head[3]
@@ -66,7 +81,7 @@ def converse(sent, preface=PREFACE + frame(SETTINGS, 0, 0)):
                 elif kind == RST:
                     heard.append(("rst", int.from_bytes(payload, "big")))
                 elif kind == HEADERS:
-                    heard.append(("answer", None))
+                    heard.append(("answer", status(payload)))
                     if head[4] & END:
                         return heard
                 elif kind == DATA and head[4] & END:
@@ -81,29 +96,37 @@ def converse(sent, preface=PREFACE + frame(SETTINGS, 0, 0)):
 
 
 def connection_error(*codes):
-    """The general code is accepted for the special one: what counts is that the connection ends."""
-    codes = codes + (PROTOCOL,)
-    return lambda heard: any(kind == "goaway" and code in codes for kind, code in heard) or ("closed", None) in heard
+    """5.4.1: GOAWAY with the code that the standard names."""
+    return lambda heard: any(("goaway", code) in heard for code in codes)
 
 
 def stream_error(*codes):
-    codes = codes + (PROTOCOL,)
-    return lambda heard: any(kind in ("rst", "goaway") and code in codes for kind, code in heard) or (
-        "closed", None) in heard
+    """5.4.2: RST_STREAM with that code; any stream error may be made one of the connection."""
+    return lambda heard: any(end in heard for code in codes for end in (("rst", code), ("goaway", code)))
+
+
+def bad_preface(heard):
+    """3.4: a connection error of type PROTOCOL_ERROR, whose GOAWAY may be omitted."""
+    return ("goaway", PROTOCOL) in heard or heard == [("closed", None)]
 
 
 def refused(heard):
-    """A malformed request never reaches a backend: reset, or answered by the proxy itself with 400."""
-    return any(kind in ("rst", "goaway", "answer") for kind, _ in heard) or ("closed", None) in heard
+    """8.1.1: a stream error of type PROTOCOL_ERROR, before which the server may answer."""
+    return stream_error(PROTOCOL)(heard) or ("answer", 400) in heard
+
+
+def bounded(heard):
+    """10.5: the flood ends the connection; the code is the server's choice, and whether it says one."""
+    return any(kind in ("goaway", "closed") for kind, _ in heard)
 
 
 def answered(heard):
-    return ("answer", None) in heard
+    return ("answer", 200) in heard
 
 
 CASES = [
-    ("3.4 no preface", b"", connection_error(PROTOCOL), b"GET / HTTP/1.1\r\nHost: www.foobar.com\r\n\r\n" + b" " * 64),
-    ("3.4 first frame is no SETTINGS", b"", connection_error(PROTOCOL), PREFACE + frame(PING, 0, 0, b"12345678")),
+    ("3.4 no preface", b"", bad_preface, b"GET / HTTP/1.1\r\nHost: www.foobar.com\r\n\r\n" + b" " * 64),
+    ("3.4 first frame is no SETTINGS", b"", bad_preface, PREFACE + frame(PING, 0, 0, b"12345678")),
     ("4.1 unknown frame is ignored", frame(0xBB, 0, 0, b"what") + get(), answered),
     ("4.1 reserved bit is ignored", frame(HEADERS, END | END_HEADERS, 1 | 1 << 31, block()), answered),
     ("4.2 frame larger than SETTINGS_MAX_FRAME_SIZE", get(flags=END_HEADERS, method="POST") + frame(DATA, 0, 1, b"x" * 16385), stream_error(FRAME_SIZE)),
@@ -114,8 +137,8 @@ CASES = [
     ("5.1 RST_STREAM on an idle stream", frame(RST, 0, 1, b"\0\0\0\0"), connection_error(PROTOCOL)),
     ("5.1 WINDOW_UPDATE on an idle stream", frame(WINDOW, 0, 1, b"\0\0\0\1"), connection_error(PROTOCOL)),
     ("5.1 CONTINUATION on an idle stream", frame(CONTINUATION, END_HEADERS, 1, block()), connection_error(PROTOCOL)),
-    ("5.1 DATA after END_STREAM", get() + frame(DATA, END, 1, b"x"), stream_error(STREAM_CLOSED, PROTOCOL)),
-    ("5.1 HEADERS after END_STREAM", get(path="/slow?ms=500") + get(), stream_error(STREAM_CLOSED, PROTOCOL)),
+    ("5.1 DATA after END_STREAM", get() + frame(DATA, END, 1, b"x"), stream_error(STREAM_CLOSED)),
+    ("5.1 HEADERS after END_STREAM", get(path="/slow?ms=500") + get(), stream_error(STREAM_CLOSED)),
     ("5.1.1 even stream", get(stream=2), connection_error(PROTOCOL)),
     ("5.1.1 smaller stream", get(stream=5, path="/slow?ms=500") + get(stream=3), connection_error(PROTOCOL)),
     ("6.1 DATA on stream 0", frame(DATA, 0, 0, b"x"), connection_error(PROTOCOL)),
@@ -142,7 +165,7 @@ CASES = [
     ("6.9 WINDOW_UPDATE of 3 bytes", frame(WINDOW, 0, 0, b"\0\0\1"), connection_error(FRAME_SIZE)),
     ("6.9.1 connection window overflows", frame(WINDOW, 0, 0, b"\x7f\xff\xff\xff") * 2, connection_error(FLOW)),
     ("6.9.1 stream window overflows", get(flags=END_HEADERS, method="POST") + frame(WINDOW, 0, 1, b"\x7f\xff\xff\xff") * 2, stream_error(FLOW)),
-    ("6.10 CONTINUATION without HEADERS", get(path="/slow?ms=500") + frame(CONTINUATION, END_HEADERS, 1, block()), stream_error(PROTOCOL, STREAM_CLOSED)),
+    ("6.10 CONTINUATION without HEADERS", get(path="/slow?ms=500") + frame(CONTINUATION, END_HEADERS, 1, block()), connection_error(PROTOCOL)),
     ("6.10 CONTINUATION of another stream", get(flags=END) + frame(CONTINUATION, END_HEADERS, 3, block()), connection_error(PROTOCOL)),
     ("8.2 upper-case name", with_fields(("X-Upper", "1")), refused),
     ("8.2.2 connection header", with_fields(("connection", "keep-alive")), refused),
@@ -158,24 +181,65 @@ CASES = [
     ("8.3.1 two methods", with_fields((":method", "GET")), refused),
     ("8.1.1 content-length larger than DATA", with_fields(("content-length", "5"), flags=END_HEADERS, method="POST") + frame(DATA, END, 1, b"x"), refused),
     ("8.1.1 content-length smaller than DATA", with_fields(("content-length", "1"), flags=END_HEADERS, method="POST", path="/echo") + frame(DATA, END, 1, b"xxxx"), refused),
-    ("10.5 flood of SETTINGS", frame(SETTINGS, 0, 0) * 20000, connection_error(CALM, PROTOCOL, INTERNAL)),
-    ("10.5 flood of PING", frame(PING, 0, 0, b"12345678") * 20000, connection_error(CALM, PROTOCOL, INTERNAL)),
-    ("10.5 flood of CONTINUATION", get(flags=END) + frame(CONTINUATION, 0, 1, field("x-a", "b" * 100) * 100) * 200, connection_error(CALM, PROTOCOL, INTERNAL, COMPRESSION, FRAME_SIZE)),
-    ("10.5 rapid reset", b"".join(get(stream=2 * n + 1) + frame(RST, 0, 2 * n + 1, b"\0\0\0\x08") for n in range(3000)), connection_error(CALM, PROTOCOL, INTERNAL)),
+    ("6.9 WINDOW_UPDATE of 0 on a stream", get(flags=END_HEADERS, method="POST") + frame(WINDOW, 0, 1, b"\0\0\0\0"), stream_error(PROTOCOL)),
+    ("6.1 DATA of padding alone is a body of nothing", get(flags=END_HEADERS, method="POST", path="/echo") + frame(DATA, PADDED | END, 1, b"\3\0\0\0"), answered),
+    ("8.1 trailers without END_STREAM", get(flags=END_HEADERS, method="POST") + frame(HEADERS, END_HEADERS, 1, field("x-a", "1")), refused),
+    ("8.1 pseudo-header in trailers", get(flags=END_HEADERS, method="POST") + frame(HEADERS, END | END_HEADERS, 1, field(":path", "/")), refused),
+    ("10.5 flood of SETTINGS", frame(SETTINGS, 0, 0) * 20000, bounded),
+    ("10.5 flood of PING", frame(PING, 0, 0, b"12345678") * 20000, bounded),
+    ("10.5 flood of PING with ACK", frame(PING, ACK, 0, b"12345678") * 20000, bounded),
+    ("10.5 flood of PRIORITY", frame(PRIORITY, 0, 1, b"\0\0\0\0\x10") * 20000, bounded),
+    ("10.5 flood of WINDOW_UPDATE", frame(WINDOW, 0, 0, b"\0\0\0\1") * 20000, bounded),
+    ("10.5 flood of empty DATA", get(flags=END_HEADERS, method="POST", path="/echo") + frame(DATA, 0, 1) * 20000, bounded),
+    ("10.5 flood of DATA of padding alone", get(flags=END_HEADERS, method="POST", path="/echo") + frame(DATA, PADDED, 1, b"\1\0") * 20000, bounded),
+    ("10.5 flood of unknown frames", frame(0xBB, 0, 0, b"x") * 20000, bounded),
+    ("10.5 flood of GOAWAY", frame(GOAWAY, 0, 0, b"\0" * 8) * 20000, bounded),
+    ("10.5 flood of empty CONTINUATION", get(flags=END) + frame(CONTINUATION, 0, 1) * 20000, bounded),
+    ("10.5 flood of CONTINUATION", get(flags=END) + frame(CONTINUATION, 0, 1, field("x-a", "b" * 100) * 100) * 200, bounded),
+    ("10.5 rapid reset", b"".join(get(stream=2 * n + 1) + frame(RST, 0, 2 * n + 1, b"\0\0\0\x08") for n in range(3000)), bounded),
+    ("10.5 streams that make the server reset them", b"".join(get(stream=2 * n + 1, path="/slow?ms=500") + frame(WINDOW, 0, 2 * n + 1, b"\0\0\0\0") for n in range(3000)), bounded),
 ]
 
-# Harmless, and the same in every server on the h2 crate: a PING before SETTINGS is answered.
-KNOWN = {"3.4 first frame is no SETTINGS"}
+def general(heard):
+    """The connection ends as it must, but by the general code."""
+    return ("goaway", PROTOCOL) in heard
+
+
+def pong(heard):
+    return ("pong", None) in heard
+
+
+# Where the h2 crate, which keeps the frames, does otherwise than the standard says, and what it does.
+# docs/decisions/0007-http1-of-our-own.md says why that does no harm. One that is gone fails the suite.
+KNOWN = {
+    "3.4 first frame is no SETTINGS": pong,
+    "4.2 PING of 7 bytes": general,
+    "4.3 broken header block": general,
+    "5.1 DATA after END_STREAM": general,
+    "5.1 HEADERS after END_STREAM": general,
+    "6.3 PRIORITY of 4 bytes": general,
+    "6.4 RST_STREAM of 3 bytes": general,
+    "6.5 SETTINGS with ACK and a payload": general,
+    "6.5 SETTINGS of 5 bytes": general,
+    "6.5.2 INITIAL_WINDOW_SIZE too large": general,
+    "6.9 WINDOW_UPDATE of 3 bytes": general,
+    "8.1 pseudo-header in trailers": answered,
+}
 
 failed = []
 for case in CASES:
     name, sent, good, *preface = case
     heard = converse(sent, *preface)
-    if not good(heard) and name not in KNOWN:
+    known = KNOWN.get(name)
+    if known and good(heard):
+        failed.append(f"{name}: the deviation is gone, take it out of the list: {heard[:5]}")
+    elif known and not known(heard):
+        failed.append(f"{name}: deviates in another way: {heard[:5]}")
+    elif not known and not good(heard):
         failed.append(f"{name}: {heard[:5]}")
 still = converse(get())
 if not answered(still):
     failed.append(f"after all, a good request: {still}")
-print(f"{len(CASES) - len(failed)} of {len(CASES)} cases")
+print(f"{len(CASES) - len(failed)} of {len(CASES)} cases, {len(KNOWN)} of them known deviations")
 print("\n".join(failed))
 sys.exit(1 if failed else 0)

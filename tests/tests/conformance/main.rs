@@ -20,7 +20,13 @@ fn ran(command: &mut Command) -> Output {
 #[test]
 #[ignore = "slow; `cargo xtask conformance`"]
 fn http2_frames_are_judged_as_the_standard_says() {
-    let _estate = Estate::up();
+    let estate = Estate::up();
+    // Each case is an offence; they shall all be heard.
+    estate.rewrite(
+        "jail = \"jail\"\n\n# gRPC",
+        "jail = \"jail\"\njail-after = 10000\n\n# gRPC",
+    );
+    estate.foobar(&["reload"]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/frames.py");
     let output = ran(in_namespace("client", PYTHON).arg(script).arg(CA));
     let text = String::from_utf8_lossy(&output.stdout);

@@ -62,6 +62,15 @@ pub const WRITER: &str = "203.0.113.10:3306";
 pub const WRITER6: &str = "[2001:db8::10]:3306";
 pub const ORPHAN: &str = "203.0.113.10:3307";
 pub const LAPSED: &str = "203.0.113.10:3308";
+/// Endpoints of this host, closed by a lease that has lapsed and open by one that lasts; and who is let in anyway.
+pub const CLOSED: &str = "203.0.113.10:3302";
+pub const OPEN: &str = "203.0.113.10:3303";
+pub const CLOSED6: &str = "[2001:db8::10]:3302";
+pub const PEER: &str = "198.51.100.77";
+/// One whose lease lasts.
+pub const LEASED: &str = "203.0.113.10:3309";
+pub const LEASED_PRIMARY: &str = "10.0.0.13:3308";
+pub const LAPSED_PRIMARY: &str = "10.0.0.13:3307";
 /// Vips in transition from a dead backend to another: one keeps flows, one does not.
 pub const KEEPER: &str = "203.0.113.10:3304";
 pub const RESTEERER: &str = "203.0.113.10:3305";
@@ -118,13 +127,25 @@ impl Estate {
         balance(&mut tables, WRITER, PRIMARY, 2, resets);
         balance(&mut tables, WRITER6, PRIMARY6, 3, resets);
         balance(&mut tables, ORPHAN, "10.0.0.13:3306", 4, resets);
-        balance(
-            &mut tables,
-            LAPSED,
-            "10.0.0.13:3307",
-            5,
-            resets | Vip::LEASED,
-        );
+        balance(&mut tables, LAPSED, LAPSED_PRIMARY, 5, resets | Vip::LEASED);
+        balance(&mut tables, LEASED, LEASED_PRIMARY, 7, resets | Vip::LEASED);
+        for (endpoint, lease) in [(CLOSED, 5), (OPEN, 7)] {
+            tables
+                .v4
+                .vips
+                .insert(guarded_v4(endpoint), flagged(lease, Vip::GUARDED));
+        }
+        let (address, port) = words(CLOSED6);
+        tables
+            .v6
+            .vips
+            .insert(V6::endpoint(address, port, 6), flagged(5, Vip::GUARDED));
+        tables
+            .v4
+            .vips
+            .insert(V4::endpoint(v4(PEER), 0, 0), flagged(0, Vip::PEER));
+        tables.leases.insert(5, 1);
+        tables.leases.insert(7, u64::MAX);
         balance(&mut tables, RESTEERER, DEAD, 8, 0);
         balance(&mut tables, KEEPER, HEIR, 6, Vip::KEEP);
         if let Some(dead) = tables.backends.get_mut(&8) {
@@ -136,6 +157,16 @@ impl Estate {
         }
         let nobody = Slot::new(Slot::NOBODY, Slot::NOBODY, false);
         tables.rings.insert(4, vec![nobody; RING_SLOTS as usize]);
+        for vip in [5, 7] {
+            let known = V4::client(v4("198.51.100.7"), KNOWN_PORT.to_be(), vip);
+            let session = Session {
+                backend: u32::from(vip),
+                client_next: 1000,
+                server_next: 2000,
+                ..Session::default()
+            };
+            tables.v4.sessions.insert(known, session);
+        }
         for (port, epoch) in [(KNOWN_PORT, 0), (KNOWN_PORT + 1, 7)] {
             let session = |backend| Session {
                 backend,
@@ -307,6 +338,9 @@ fn fill(tables: &mut kernel::Tables, from: &MemoryTables) -> Result<(), kernel::
         })
         .collect();
     tables.flows_v4.become_exactly(&flows)?;
+    for (vip, until) in &from.leases {
+        tables.leases.set(*vip, *until)?;
+    }
     tables.sessions_v4.become_exactly(&from.v4.sessions)?;
     tables.sessions_v6.become_exactly(&from.v6.sessions)?;
     let hosts = from
@@ -414,6 +448,20 @@ fn balance(tables: &mut MemoryTables, vip: &str, backend: &str, index: u32, flag
 }
 
 /// Words of address and port, as the tables hold them.
+fn guarded_v4(endpoint: &str) -> EndpointV4 {
+    let (address, port) = words(endpoint);
+    V4::endpoint(address[0], port, 6)
+}
+
+fn flagged(vip: u32, flags: u32) -> Vip {
+    Vip {
+        vip,
+        sum: 0,
+        flags,
+        zero: 0,
+    }
+}
+
 fn words(endpoint: &str) -> ([u32; 4], u16) {
     let endpoint = SocketAddr::from_str(endpoint).expect("an endpoint");
     let address = match endpoint.ip() {
@@ -471,7 +519,7 @@ fn policy() -> Vec<u64> {
         rule(6, (22, 22)),
         rule(6, (8080, 8080)),
         rule(6, (1000, 2000)),
-        rule(6, (3304, 3308)),
+        rule(6, (3302, 3309)),
         rule(17, (5000, 5000)),
         rule(1, (8 << 8, 8 << 8 | 255)),
         rule(58, (128 << 8, 128 << 8 | 255)),

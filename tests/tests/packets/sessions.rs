@@ -2,7 +2,10 @@
 
 use super::{
     cases::{Case, comes, returned, rewritten, sent_on},
-    estate::{BACKEND_MACS, KNOWN_PORT, LAPSED, ORPHAN, PRIMARY, PRIMARY6, WRITER, WRITER6},
+    estate::{
+        BACKEND_MACS, CLOSED, CLOSED6, KNOWN_PORT, LAPSED, LAPSED_PRIMARY, LEASED, LEASED_PRIMARY,
+        OPEN, ORPHAN, PEER, PRIMARY, PRIMARY6, WRITER, WRITER6,
+    },
     frames::{ACK, SYN, SYN_ACK, Sketch, What, reset},
 };
 
@@ -21,6 +24,8 @@ pub fn cases() -> Vec<Case> {
         cases.extend(cases_of(client, writer, primary));
     }
     cases.extend(nobody_to_take_it());
+    cases.extend(leases());
+    cases.extend(guards());
     cases
 }
 
@@ -106,4 +111,78 @@ fn nobody_to_take_it() -> Vec<Case> {
         sent_on(name, sketch.frame(), "refused", leaves)
     })
     .into()
+}
+
+/// What stands ends with the lease, though its backend lives, and no sooner.
+fn leases() -> Vec<Case> {
+    let client = format!("{CLIENT}:{KNOWN_PORT}");
+    let request = |vip| Sketch::new(&client, vip, ACK);
+    let answer = |primary| Sketch::new(primary, &client, ACK);
+    vec![
+        sent_on(
+            "a segment within a lease goes on",
+            request(LEASED).frame(),
+            "forwarded",
+            rewritten(request(LEASED), LEASED_PRIMARY, BACKEND_MACS),
+        ),
+        sent_on(
+            "an answer within a lease comes back",
+            answer(LEASED_PRIMARY).frame(),
+            "returned",
+            returned(answer(LEASED_PRIMARY), LEASED),
+        ),
+        sent_on(
+            "a segment is answered with a RST once the lease has lapsed",
+            request(LAPSED).frame(),
+            "reset",
+            reset(request(LAPSED), ACKNOWLEDGED, None),
+        ),
+        comes(
+            "an answer is cut off once the lease has lapsed",
+            answer(LAPSED_PRIMARY).frame(),
+            "cut-off",
+        ),
+    ]
+}
+
+/// Servers of this host: closed to clients once nobody vouches for them, never to their peers.
+fn guards() -> Vec<Case> {
+    let client = format!("{CLIENT}:51000");
+    let client6 = format!("{CLIENT6}:51000");
+    let peer = format!("{PEER}:51000");
+    let mut cases = Vec::new();
+    for (source, endpoint, name) in [
+        (
+            &client,
+            OPEN,
+            "a guarded server is open while it is vouched for",
+        ),
+        (
+            &peer,
+            CLOSED,
+            "a guarded server is never closed to its peers",
+        ),
+    ] {
+        for what in [SYN, ACK] {
+            let frame = Sketch::new(source, endpoint, what).frame();
+            cases.push(comes(name, frame, "rule-allow"));
+        }
+    }
+    for (client, closed) in [(&client, CLOSED), (&client6, CLOSED6)] {
+        let syn = Sketch::new(client, closed, SYN);
+        cases.push(sent_on(
+            "a guarded server that nobody vouches for refuses clients",
+            syn.frame(),
+            "refused",
+            reset(syn, 0, Some(AFTER_SYN)),
+        ));
+        let segment = Sketch::new(client, closed, ACK);
+        cases.push(sent_on(
+            "a guarded server that nobody vouches for loses its clients",
+            segment.frame(),
+            "reset",
+            reset(segment, ACKNOWLEDGED, None),
+        ));
+    }
+    cases
 }

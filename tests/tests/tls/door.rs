@@ -117,6 +117,7 @@ fn floods_end_in_the_jail(estate: &Estate) {
         "XDP drops it now"
     );
     assert!(estate.packets_of_rule("edge", "jailed") > before);
+    floods_are_counted(estate);
     estate.foobar(&["set", "flush", "jail"]);
     estate
         .lab
@@ -124,4 +125,40 @@ fn floods_end_in_the_jail(estate: &Estate) {
             try_curl(estate, ASKED, &["-m2"]).status.success()
         })
         .expect("served again");
+}
+
+fn floods_are_counted(estate: &Estate) {
+    let snapshot = json(&estate.foobar(&["stats", "services", "-o", "json"]));
+    let door = |cell: &str| snapshot["door"][cell].as_u64().unwrap_or_default();
+    assert!(
+        door("accepted") > 0 && door("refused_rate") > 0,
+        "{snapshot}"
+    );
+    // Those who had to say whose connection it is and did not.
+    assert!(door("bad_proxied") > 0, "{snapshot}");
+    assert_eq!(door("faults"), 0, "{snapshot}");
+    let mut sites = snapshot["sites"].as_array().expect("sites").iter();
+    let www = sites.find(|site| site["name"] == "l7.www").expect("www");
+    assert_eq!(www["counts"]["offenders"], 1, "{snapshot}");
+    let table = estate.foobar(&["stats", "services"]);
+    assert!(
+        table.contains("refused-rate") && table.contains("offenders"),
+        "{table}"
+    );
+    let metrics = estate
+        .lab
+        .run(
+            "lb1",
+            &["curl", "-sS", "-m5", "http://10.0.0.10:9101/metrics"],
+        )
+        .expect("curl");
+    let metrics = String::from_utf8_lossy(&metrics.stdout);
+    for series in [
+        "foobar_proxy_connections_total{",
+        "outcome=\"refused-rate\"",
+        "foobar_proxy_handshakes_failed_total{",
+        "foobar_http_offenders_total{",
+    ] {
+        assert!(metrics.contains(series), "{series}: {metrics}");
+    }
 }

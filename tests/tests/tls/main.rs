@@ -3,6 +3,7 @@
 mod acme;
 mod door;
 mod life;
+mod programs;
 
 use std::{
     fs,

@@ -31,6 +31,35 @@ pub(super) fn resolve(written: Entry<'_>, host: &Host, problems: &mut Problems) 
     }
 }
 
+/// The addresses that `written` means on several nodes: a word means one on each, a literal that of the node that has it.
+pub(super) fn resolve_on<'h>(
+    written: Entry<'_>,
+    nodes: &[&'h Host],
+    problems: &mut Problems,
+) -> Vec<(&'h Host, SocketAddr)> {
+    let mut candidates = nodes.to_vec();
+    if let Some(Endpoint::Literal(socket)) = written.read() {
+        let has = |host: &&Host| own(host).any(|address| address == socket.ip());
+        if nodes.iter().any(has) {
+            candidates.retain(has);
+        } else {
+            // The first tells what is wrong.
+            candidates.truncate(1);
+        }
+    }
+    candidates
+        .into_iter()
+        .flat_map(|host| {
+            let found = resolve(written, host, problems);
+            found.into_iter().map(move |address| (host, address))
+        })
+        .collect()
+}
+
+fn own(host: &Host) -> impl Iterator<Item = IpAddr> {
+    host.public.iter().chain(host.private.iter())
+}
+
 fn named(
     written: Entry<'_>,
     host: &Host,
@@ -64,7 +93,7 @@ fn literal(
     socket: SocketAddr,
     problems: &mut Problems,
 ) -> Vec<SocketAddr> {
-    let own: Vec<IpAddr> = host.public.iter().chain(host.private.iter()).collect();
+    let own: Vec<IpAddr> = own(host).collect();
     if own.contains(&socket.ip()) {
         return vec![socket];
     }

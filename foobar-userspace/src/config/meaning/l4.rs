@@ -15,7 +15,7 @@ use super::{
     many, section, text, whole,
 };
 use crate::config::{
-    Addresses, Backend, Host, L4Service, Node, OnLoss, Protocol,
+    Addresses, Backend, Host, L4Service, Node, OnLoss, Protocol, Tenure,
     diagnostics::{Problem, Problems},
     tree::{Entry, Name},
 };
@@ -70,6 +70,7 @@ fn service(
         vips,
         protocol,
         on_loss: on_loss(entry, protocol, problems),
+        tenure: Tenure::ForEver,
         backends: written.iter().map(|(_, backend)| backend.clone()).collect(),
         check: entry
             .at("check")

@@ -9,11 +9,11 @@ use std::{
 
 use super::{endpoints, hosts::Hosts, many, read as read_word, secret, section, text, whole};
 use crate::config::{
-    Account, Fallback, Host, L4Service, MysqlCheck, MysqlMember, MysqlMode, MysqlService,
-    OnWriteStall, Protocol, RejoinWish,
+    Account, Fallback, Host, L4Service, MysqlBalancer, MysqlCheck, MysqlMember, MysqlMode,
+    MysqlService, OnWriteStall, Protocol, RejoinWish,
     diagnostics::{Problem, Problems},
     tree::{Entry, Name},
-    words::{FilePath, Member, Period},
+    words::{FilePath, Lease, Member, Period},
 };
 
 pub(super) fn read(
@@ -26,7 +26,7 @@ pub(super) fn read(
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut services: BTreeMap<String, MysqlService> = BTreeMap::new();
     for (name, entry) in section(root, "mysql") {
-        let Some(service) = service(name, entry, folder, hosts, problems) else {
+        let Some(service) = service(name, entry, root, folder, hosts, problems) else {
             continue;
         };
         taken(&service, entry, l4, &services, problems);
@@ -38,22 +38,21 @@ pub(super) fn read(
 fn service(
     name: Name<'_>,
     entry: Entry<'_>,
+    root: Entry<'_>,
     folder: &Path,
     hosts: &Hosts,
     problems: &mut Problems,
 ) -> Option<MysqlService> {
-    let on = text(entry, "on")?;
-    let balancer = hosts.get(&on).filter(|_| !hosts.doubtful(&on));
-    let write = addresses(entry, "write", balancer, problems);
-    let read = addresses(entry, "read", balancer, problems);
+    let balancers = balancers(entry, hosts, problems);
     let members = members(name, entry, hosts, problems);
     let check = entry
         .at("check")
         .and_then(|check| self::check(check, folder, problems))?;
     let service = MysqlService {
         name: name.text.to_owned(),
-        write,
-        read,
+        lease: lease(entry, balancers.len(), problems),
+        guard: read_word(entry, "guard").map(|Period(guard)| guard),
+        balancers,
         members,
         check,
         mode: match entry.at("mode").and_then(Entry::text) {
@@ -78,31 +77,66 @@ fn service(
         cool_down: duration(entry, "cool-down", COOL_DOWN),
         hook: file(entry, "hook", folder),
         place: problems.place(name.span().start),
-        on,
     };
     if !problems.touch(&entry.extent()) {
         promotion(&service, entry, problems);
+        guard(&service, entry, root, problems);
         balanced(&service, entry, problems);
     }
     Some(service)
 }
 
-fn addresses(
+/// The nodes under `on`, each once, with the addresses that are theirs.
+fn balancers(entry: Entry<'_>, hosts: &Hosts, problems: &mut Problems) -> Vec<MysqlBalancer> {
+    let mut balancers: Vec<MysqlBalancer> = Vec::new();
+    let mut nodes = Vec::new();
+    for written in many(entry, "on") {
+        let Some(node) = written.text() else {
+            continue;
+        };
+        if balancers.iter().any(|known| known.node == node) {
+            problems.report(
+                Problem::new(written.span(), format!("`{node}` stands twice"))
+                    .help("keep one: each node has the addresses once"),
+            );
+            continue;
+        }
+        let host = hosts.get(node).filter(|_| !hosts.doubtful(node));
+        nodes.extend(host);
+        balancers.push(MysqlBalancer {
+            node: node.to_owned(),
+            addresses: host.map(|host| host.private.clone()).unwrap_or_default(),
+            write: Vec::new(),
+            read: Vec::new(),
+        });
+    }
+    for (host, address) in addresses(entry, "write", &nodes, problems) {
+        if let Some(balancer) = balancers.iter_mut().find(|known| known.node == host.name) {
+            balancer.write.push(address);
+        }
+    }
+    for (host, address) in addresses(entry, "read", &nodes, problems) {
+        if let Some(balancer) = balancers.iter_mut().find(|known| known.node == host.name) {
+            balancer.read.push(address);
+        }
+    }
+    balancers
+}
+
+/// What is written under `key`, as it is meant on each node: one address of each family.
+fn addresses<'h>(
     entry: Entry<'_>,
     key: &str,
-    balancer: Option<&Host>,
+    nodes: &[&'h Host],
     problems: &mut Problems,
-) -> Vec<SocketAddr> {
-    let Some(balancer) = balancer else {
-        return Vec::new();
-    };
-    let mut found: Vec<SocketAddr> = Vec::new();
+) -> Vec<(&'h Host, SocketAddr)> {
+    let mut found: Vec<(&Host, SocketAddr)> = Vec::new();
     for written in many(entry, key) {
-        for address in endpoints::resolve(written, balancer, problems) {
-            if found
-                .iter()
-                .any(|other| other.is_ipv4() == address.is_ipv4())
-            {
+        for (node, address) in endpoints::resolve_on(written, nodes, problems) {
+            let is_second = |(other, known): &(&Host, SocketAddr)| {
+                other.name == node.name && known.is_ipv4() == address.is_ipv4()
+            };
+            if found.iter().any(is_second) {
                 problems.report(
                     Problem::new(
                         written.span(),
@@ -114,10 +148,41 @@ fn addresses(
                 );
                 return found;
             }
-            found.push(address);
+            found.push((node, address));
         }
     }
     found
+}
+
+/// With several balancers none may go on by itself: a failover by one waits until the others' word has run out.
+fn lease(entry: Entry<'_>, balancers: usize, problems: &mut Problems) -> Option<Duration> {
+    let written = entry.at("lease");
+    let lease = match read_word(entry, "lease") {
+        Some(Lease(lease)) => lease,
+        None => (balancers > 1).then_some(LEASE),
+    };
+    if lease.is_none()
+        && balancers > 1
+        && let Some(written) = written
+    {
+        problems.report(
+            Problem::new(written.span(), "several balancers and no lease").help(
+                "one that is cut off would lead writers to a primary that another has deposed: write `lease = \"1s\"`",
+            ),
+        );
+    }
+    if let Some(written) = written
+        && lease.is_some_and(|lease| lease < LEAST_LEASE)
+    {
+        problems.report(
+            Problem::new(
+                written.span(),
+                "`lease` is shorter than a few checks may take",
+            )
+            .help("write at least `lease = \"500ms\"`"),
+        );
+    }
+    lease
 }
 
 fn members(
@@ -300,22 +365,50 @@ fn promotion(service: &MysqlService, entry: Entry<'_>, problems: &mut Problems) 
     }
 }
 
+/// A member is guarded by its own node, and by beats that come often enough.
+fn guard(service: &MysqlService, entry: Entry<'_>, root: Entry<'_>, problems: &mut Problems) {
+    let (Some(written), Some(guard)) = (entry.at("guard"), service.guard) else {
+        return;
+    };
+    let nodes = section(root, "nodes");
+    for member in &service.members {
+        if !nodes.iter().any(|(name, _)| name.text == member.host) {
+            problems.report(
+                Problem::new(written.span(), format!("nobody guards `{}`", member.host)).help(
+                    format!("run foobar there and name its interface under `[nodes]`: `{} = {{ lan = {{ dev = \"eth0\" }} }}`", member.host),
+                ),
+            );
+            return;
+        }
+    }
+    let least = service.check.probe.map(|every| every * 3);
+    if least.is_none_or(|least| guard < least) {
+        problems.report(
+            Problem::new(
+                written.span(),
+                "`guard` is shorter than three beats of the write probe",
+            )
+            .help("write `guard = \"3s\"`, with a `probe-every` of a second at most"),
+        );
+    }
+}
+
 /// Members are reached by their private addresses of the family of each address.
 fn balanced(service: &MysqlService, entry: Entry<'_>, problems: &mut Problems) {
     for member in &service.members {
-        if member.host == service.on
+        if service.balancer(&member.host).is_some()
             && let Some(written) = entry.at("members")
         {
             problems.report(
                 Problem::new(
                     written.span(),
-                    format!("`{}` cannot balance to itself", service.on),
+                    format!("`{}` cannot balance to itself", member.host),
                 )
                 .help("what XDP sends leaves the machine; name other hosts"),
             );
         }
     }
-    for (key, addresses) in [("write", &service.write), ("read", &service.read)] {
+    for (_, key, addresses) in keyed(service) {
         for address in addresses {
             let served = service.members.iter().all(|member| {
                 member
@@ -343,19 +436,19 @@ fn taken(
     problems: &mut Problems,
 ) {
     let tcp = || l4.values().filter(|other| other.protocol == Protocol::Tcp);
-    for (key, addresses) in [("write", &service.write), ("read", &service.read)] {
+    for (balancer, key, addresses) in keyed(service) {
         for address in addresses {
             let owner = tcp()
                 .find(|other| other.vips.contains(address))
                 .map(|other| format!("l4.{}", other.name))
                 .or_else(|| {
                     let other = before.values().find(|other| {
-                        other.write.contains(address) || other.read.contains(address)
+                        keyed(other).any(|(_, _, addresses)| addresses.contains(address))
                     })?;
                     Some(format!("mysql.{}", other.name))
                 })
                 .or_else(|| {
-                    (key == "read" && service.write.contains(address))
+                    (key == "read" && balancer.write.contains(address))
                         .then(|| "its own `write`".to_owned())
                 });
             if let (Some(owner), Some(written)) = (owner, entry.at(key)) {
@@ -369,7 +462,7 @@ fn taken(
     for member in &service.members {
         let same = |host: &str, port| host == member.host && port == member.port;
         let owner = tcp()
-            .filter(|other| other.on == service.on)
+            .filter(|other| service.balancer(&other.on).is_some())
             .find(|other| {
                 other
                     .backends
@@ -380,7 +473,13 @@ fn taken(
             .or_else(|| {
                 let other = before
                     .values()
-                    .filter(|other| other.on == service.on)
+                    .filter(|other| {
+                        let on = |balancer: &MysqlBalancer| other.balancer(&balancer.node);
+                        service
+                            .balancers
+                            .iter()
+                            .any(|balancer| on(balancer).is_some())
+                    })
                     .find(|other| {
                         other
                             .members
@@ -406,6 +505,18 @@ fn taken(
     }
 }
 
+/// The addresses of each balancer, and the key that they stand under.
+fn keyed(
+    service: &MysqlService,
+) -> impl Iterator<Item = (&MysqlBalancer, &'static str, &Vec<SocketAddr>)> {
+    service.balancers.iter().flat_map(|balancer| {
+        [
+            (balancer, "write", &balancer.write),
+            (balancer, "read", &balancer.read),
+        ]
+    })
+}
+
 fn duration(entry: Entry<'_>, key: &str, default: Duration) -> Duration {
     read_word(entry, key).map_or(default, |Period(duration)| duration)
 }
@@ -421,4 +532,6 @@ const MAX_LAG: Duration = Duration::from_secs(5);
 const HEARTBEAT: Duration = Duration::from_millis(300);
 const PROBE: Duration = Duration::from_millis(500);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+const LEASE: Duration = Duration::from_secs(1);
+const LEAST_LEASE: Duration = Duration::from_millis(500);
 const COOL_DOWN: Duration = Duration::from_secs(600);

@@ -1,25 +1,36 @@
 //! `[mysql.…]` as TOML.
 
+use std::net::SocketAddr;
+
 use super::{Keys, key, quoted};
-use crate::config::{Account, Fallback, MysqlMode, MysqlService, OnWriteStall, RejoinWish, Secret};
+use crate::config::{
+    Account, Fallback, MysqlBalancer, MysqlMode, MysqlService, OnWriteStall, RejoinWish, Secret,
+};
 
 pub(super) fn service(service: &MysqlService) -> String {
-    let addresses = |addresses: &[std::net::SocketAddr]| {
-        let all: Vec<_> = addresses
+    let addresses = |of: fn(&MysqlBalancer) -> &Vec<SocketAddr>| {
+        let all: Vec<_> = service
+            .balancers
             .iter()
+            .flat_map(of)
             .map(|address| format!("\"{address}\""))
             .collect();
         all.join(", ")
     };
+    let nodes: Vec<_> = service
+        .balancers
+        .iter()
+        .map(|balancer| quoted(&balancer.node))
+        .collect();
     let members: Vec<_> = service
         .members
         .iter()
         .map(|member| quoted(&format!("{}:{}", member.host, member.port)))
         .collect();
     let mut lines = vec![
-        format!("on = {}", quoted(&service.on)),
-        format!("write = [{}]", addresses(&service.write)),
-        format!("read = [{}]", addresses(&service.read)),
+        format!("on = [{}]", nodes.join(", ")),
+        format!("write = [{}]", addresses(|balancer| &balancer.write)),
+        format!("read = [{}]", addresses(|balancer| &balancer.read)),
         format!("members = [{}]", members.join(", ")),
         format!("check = {}", check(service)),
     ];
@@ -67,6 +78,18 @@ pub(super) fn service(service: &MysqlService) -> String {
         lines.push(word(
             "cool-down",
             &humantime::format_duration(service.cool_down).to_string(),
+        ));
+    }
+    lines.push(word(
+        "lease",
+        &service.lease.map_or("never".to_owned(), |lease| {
+            humantime::format_duration(lease).to_string()
+        }),
+    ));
+    if let Some(guard) = service.guard {
+        lines.push(word(
+            "guard",
+            &humantime::format_duration(guard).to_string(),
         ));
     }
     if let Some(hook) = &service.hook {

@@ -15,16 +15,17 @@ use tokio::{
     time,
 };
 
-use super::{Shared, Steered, journal::Journal};
+use super::{Lease, Shared, Steered, journal::Journal};
 use crate::{
     admin::api::{ClusterStatus, MysqlCommand, Refusal, Response},
     balancer::Availability,
-    config::{Account, EndpointRole, MysqlMember, MysqlMode, MysqlService},
+    config::{Account, EndpointRole, MysqlCheck, MysqlMember, MysqlMode, MysqlService},
     database::{Beat, Endpoint, Hand, Heard, Peer, Seen, Stage, probe, watch as look},
     mysql::{
         Cluster, Limits, Steering,
         cluster::{Command, Memory, Now},
         lag::{LagLimits, Readable},
+        leadership::Leadership,
         task::{Effect, Order},
     },
 };
@@ -45,10 +46,12 @@ pub struct Conductor {
     steered: mpsc::Sender<Steered>,
     status: Shared,
     /// What the packet path was told last.
-    told: Option<Steering>,
+    told: Option<(Steering, Option<Instant>)>,
     kept: Memory,
     hands: Vec<mpsc::Sender<Order>>,
-    locks: Vec<bool>,
+    leadership: Leadership,
+    /// To let go of the locks, and take none.
+    yields: watch::Sender<bool>,
     target: watch::Sender<Option<usize>>,
     /// Who waits for the end of what is under way.
     waiting: Option<oneshot::Sender<Result<Response, Refusal>>>,
@@ -85,13 +88,19 @@ impl Conductor {
             .iter()
             .map(|member| (member.host.clone(), member.port.get()))
             .collect();
+        let rank = service
+            .balancers
+            .iter()
+            .position(|balancer| balancer.node == node)
+            .unwrap_or(0);
         let incumbent = names.iter().position(|name| writers.contains(name));
         let mut cluster = Cluster::new(limits(&service, &node), names, memory.clone());
         if let Some(incumbent) = incumbent {
             cluster.take_up(incumbent);
         }
         Self {
-            locks: vec![false; service.members.len()],
+            leadership: Leadership::new(service.members.len(), rank),
+            yields: watch::Sender::new(false),
             service,
             node,
             cluster,
@@ -135,6 +144,9 @@ impl Conductor {
                 else => return,
             };
             self.take(effects);
+            let yields = self.leadership.yields(Instant::now());
+            self.yields
+                .send_if_modified(|known| std::mem::replace(known, yields) != yields);
             self.steer().await;
             self.conclude();
             if Instant::now() >= next_status {
@@ -197,7 +209,7 @@ impl Conductor {
             for (member, endpoint) in self.endpoints(admin)?.into_iter().enumerate() {
                 let (orders, given) = mpsc::channel(16);
                 let hand = Hand::new(member, endpoint, &self.service.name, stage.clone());
-                tasks.spawn(hand.run(given, sender.clone()));
+                tasks.spawn(hand.run(given, self.yields.subscribe(), sender.clone()));
                 hands.push(orders);
             }
             self.hands = hands;
@@ -213,23 +225,13 @@ impl Conductor {
 
     fn endpoints(&self, account: &Account) -> Result<Vec<Endpoint>, String> {
         let check = &self.service.check;
-        let password = secret(account)?;
         let port = check
             .admin_port
             .map_or(Port::Service, |port| Port::Admin(port.get()));
         self.service
             .members
             .iter()
-            .map(|member| {
-                let address = address(member, port)
-                    .ok_or_else(|| format!("{} has no private address", member.host))?;
-                Ok(Endpoint {
-                    address,
-                    user: account.user.clone(),
-                    password: password.clone(),
-                    ca: check.ca.clone(),
-                })
-            })
+            .map(|member| endpoint(check, account, member, port))
             .collect()
     }
 
@@ -238,8 +240,8 @@ impl Conductor {
             Seen::Checked {
                 member,
                 observation,
-                took,
-            } => self.cluster.observe(member, observation, took, now()),
+                look,
+            } => self.cluster.observe(member, observation, look, now()),
             Seen::Surveyed { member, survey } => {
                 self.cluster.surveyed(member, survey, now());
                 Vec::new()
@@ -250,14 +252,9 @@ impl Conductor {
     fn hear(&mut self, heard: Heard) -> Vec<Effect> {
         match heard {
             Heard::Report { number, report } => self.cluster.hear(number, report, now()),
-            Heard::Lock { member, held } => {
-                if let Some(lock) = self.locks.get_mut(member) {
-                    *lock = held;
-                }
-                // Of all members, never of those that answer.
-                let majority =
-                    self.locks.iter().filter(|held| **held).count() * 2 > self.locks.len();
-                self.cluster.lead(majority)
+            Heard::Lock { member, hold } => {
+                self.leadership.hear(member, hold);
+                self.cluster.lead(self.leadership.leads())
             }
         }
     }
@@ -369,7 +366,11 @@ impl Conductor {
             return;
         }
         let steering = self.cluster.steering();
-        if self.told.as_ref() == Some(&steering) {
+        let lease = self.cluster.lease();
+        let is_known = |(told, until): &(Steering, Option<Instant>)| {
+            *told == steering && !is_worth_telling(*until, lease)
+        };
+        if self.told.as_ref().is_some_and(is_known) {
             return;
         }
         let shares = |readable: &[Readable]| {
@@ -395,9 +396,17 @@ impl Conductor {
                 shares(&steering.reads),
             ),
         ];
+        let leased = self.service.lease.map(|_| Lease {
+            endpoint: self.service.endpoint(EndpointRole::Write),
+            until: lease,
+        });
+        let steered = Steered {
+            endpoints,
+            lease: leased,
+        };
         // Nobody listens any more when the controller ends.
-        let _ = self.steered.send(Steered { endpoints }).await;
-        self.told = Some(steering);
+        let _ = self.steered.send(steered).await;
+        self.told = Some((steering, lease));
     }
 
     fn conclude(&mut self) {
@@ -410,16 +419,26 @@ impl Conductor {
     }
 
     fn tell_status(&self) {
-        let addresses =
-            |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect();
+        let addresses = |addresses: &[SocketAddr]| -> Vec<String> {
+            addresses.iter().map(ToString::to_string).collect()
+        };
+        let here = self.service.balancer(&self.node);
         let mut status = ClusterStatus {
             name: format!("mysql.{}", self.service.name),
-            write: addresses(&self.service.write),
-            read: addresses(&self.service.read),
+            write: here.map_or_else(Vec::new, |here| addresses(&here.write)),
+            read: here.map_or_else(Vec::new, |here| addresses(&here.read)),
             ..self.cluster.status()
         };
         status.alarms.extend(self.trouble.clone());
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
+
+/// A lease that came or went, or that lasts longer by enough.
+fn is_worth_telling(told: Option<Instant>, now: Option<Instant>) -> bool {
+    match (told, now) {
+        (Some(told), Some(now)) => now.saturating_duration_since(told) >= RENEWAL,
+        (told, now) => told != now,
     }
 }
 
@@ -431,8 +450,25 @@ fn answer(answer: oneshot::Sender<Result<Response, Refusal>>, outcome: Result<St
     });
 }
 
+/// Where a member is spoken with, and as whom.
+pub fn endpoint(
+    check: &MysqlCheck,
+    account: &Account,
+    member: &MysqlMember,
+    port: Port,
+) -> Result<Endpoint, String> {
+    let address =
+        address(member, port).ok_or_else(|| format!("{} has no private address", member.host))?;
+    Ok(Endpoint {
+        address,
+        user: account.user.clone(),
+        password: secret(account)?,
+        ca: check.ca.clone(),
+    })
+}
+
 #[derive(Clone, Copy)]
-enum Port {
+pub enum Port {
     Service,
     Admin(u16),
 }
@@ -471,6 +507,17 @@ fn limits(service: &MysqlService, node: &str) -> Limits {
         on_write_stall: service.on_write_stall,
         rejoin: service.rejoin,
         cool_down: service.cool_down,
+        lease: service.lease,
+        balancers: service.balancers.len(),
+        own: [
+            Some(&service.check.account),
+            service.admin.as_ref(),
+            service.replication.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|account| account.user.clone())
+        .collect(),
         who: node.to_owned(),
     }
 }
@@ -483,6 +530,8 @@ fn now() -> Now {
 }
 
 const TICK: Duration = Duration::from_millis(25);
+/// What a lease must gain to be renewed.
+const RENEWAL: Duration = Duration::from_millis(50);
 const STATUS: Duration = Duration::from_millis(200);
 /// How long until a secret that was missing is looked for again.
 const SECRETS_AGAIN: Duration = Duration::from_secs(5);

@@ -32,6 +32,31 @@ pub fn of_clusters(snapshot: &Snapshot) -> Vec<Family<'_>> {
             of(|cluster| truth(cluster.writer.is_some())),
         ),
         family(
+            "foobar_mysql_rival_writers",
+            Kind::Gauge,
+            "Members that all claim to be primary; anything but 0 is not normal, and writes go to none",
+            of(|cluster| Value::Whole(cluster.rivals.len() as u64)),
+        ),
+        family(
+            "foobar_mysql_leads",
+            Kind::Gauge,
+            "1 if this balancer holds the locks of a majority; of several one does",
+            of(|cluster| truth(cluster.leads)),
+        ),
+        family(
+            "foobar_mysql_preflight_lacks",
+            Kind::Gauge,
+            "What keeps promote from acting; 0 is normal where that is the mode",
+            of(|cluster| Value::Whole(cluster.lacks.len() as u64)),
+        ),
+        Family {
+            name: "foobar_mysql_operation",
+            unit: Unit::None,
+            kind: Kind::Gauge,
+            help: "1 for the phase of a failover, a switchover or a rejoin that is under way",
+            series: operations(snapshot),
+        },
+        family(
             "foobar_mysql_armed",
             Kind::Gauge,
             "1 if a failover would take place by itself; 0 is normal unless the mode is promote",
@@ -56,6 +81,18 @@ pub fn of_clusters(snapshot: &Snapshot) -> Vec<Family<'_>> {
             of(|cluster| Value::Whole(cluster.failovers)),
         ),
         family(
+            "foobar_mysql_failovers_given_up",
+            Kind::Counter,
+            "Failovers that ended before anybody took over; each needs a human",
+            of(|cluster| Value::Whole(cluster.failovers_given_up)),
+        ),
+        family(
+            "foobar_mysql_flows_reset",
+            Kind::Counter,
+            "Flows that were cut because their member lost its role",
+            of(|cluster| Value::Whole(cluster.flows_reset)),
+        ),
+        family(
             "foobar_mysql_switchovers",
             Kind::Counter,
             "Switchovers by command",
@@ -68,6 +105,23 @@ pub fn of_clusters(snapshot: &Snapshot) -> Vec<Family<'_>> {
             of(|cluster| Value::Whole(cluster.role_changes)),
         ),
     ]
+}
+
+fn operations(snapshot: &Snapshot) -> Vec<Series<'_>> {
+    let clusters = snapshot.clusters.iter();
+    clusters
+        .filter_map(|cluster| {
+            let (operation, phase) = cluster.operation.as_deref()?.split_once(": ")?;
+            Some(Series {
+                labels: vec![
+                    ("cluster", cluster.name.as_str().into()),
+                    ("operation", operation.into()),
+                    ("phase", phase.into()),
+                ],
+                value: truth(true),
+            })
+        })
+        .collect()
 }
 
 pub fn of_members(snapshot: &Snapshot) -> Vec<Family<'_>> {
@@ -120,6 +174,30 @@ pub fn of_members(snapshot: &Snapshot) -> Vec<Family<'_>> {
             kind: Kind::Gauge,
             help: "Queries a second, as the server counts them",
             series: of(|member| member.qps.map(Value::Real)),
+        },
+        Family {
+            name: "foobar_mysql_member_connections",
+            unit: Unit::None,
+            kind: Kind::Gauge,
+            help: "Connections that are open, as the server counts them",
+            series: of(|member| member.connections.map(Value::Whole)),
+        },
+        Family {
+            name: "foobar_mysql_member_semi_sync_degraded",
+            unit: Unit::None,
+            kind: Kind::Gauge,
+            help: "1 if the primary no longer waits for an acknowledgement; 1 is not normal",
+            series: of(|member| {
+                let semi_sync = member.semi_sync.as_deref()?;
+                Some(truth(semi_sync == "degraded"))
+            }),
+        },
+        Family {
+            name: "foobar_mysql_member_writes_stalled",
+            unit: Unit::None,
+            kind: Kind::Gauge,
+            help: "1 if the write probe does not come back, as on a hung or full disk; 1 is not normal",
+            series: of(|member| Some(truth(member.writes_stalled))),
         },
     ]
 }

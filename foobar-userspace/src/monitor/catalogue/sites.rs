@@ -119,6 +119,62 @@ pub fn of_backends(snapshot: &Snapshot) -> Vec<Family<'_>> {
     ]
 }
 
+/// What happens before it is known which site is meant.
+pub fn at_the_door(snapshot: &Snapshot) -> [Family<'_>; 3] {
+    let of = |label: &'static str, cells: &[(&'static str, &str)]| {
+        let series = |(word, cell): &(&'static str, &str)| {
+            let count = snapshot.door.get(*cell)?;
+            let labels = [(label, Cow::from(*word))];
+            Some(self::series(labels, Value::Whole(*count)))
+        };
+        cells.iter().filter_map(series).collect()
+    };
+    [
+        Family {
+            name: "foobar_proxy_connections",
+            unit: Unit::None,
+            kind: Kind::Counter,
+            help: "Connections to the proxy by what became of them at its door; refusals are not normal",
+            series: of(
+                "outcome",
+                &[
+                    ("accepted", "accepted"),
+                    ("refused-full", "refused_full"),
+                    ("refused-client", "refused_client"),
+                    ("refused-rate", "refused_rate"),
+                    ("bad-proxy-header", "bad_proxied"),
+                ],
+            ),
+        },
+        Family {
+            name: "foobar_proxy_handshakes_failed",
+            unit: Unit::None,
+            kind: Kind::Counter,
+            help: "TLS handshakes with the proxy that came to nothing, by cause; scanners make some",
+            series: of(
+                "cause",
+                &[
+                    ("failed", "handshakes_failed"),
+                    ("timeout", "handshakes_timed_out"),
+                    ("unknown-name", "unknown_name"),
+                ],
+            ),
+        },
+        Family {
+            name: "foobar_proxy_faults",
+            unit: Unit::None,
+            kind: Kind::Counter,
+            help: "Connections and workers that a fault of foobar's own ended; not normal",
+            series: snapshot
+                .door
+                .get("faults")
+                .map(|count| series([], Value::Whole(*count)))
+                .into_iter()
+                .collect(),
+        },
+    ]
+}
+
 pub fn certificates(snapshot: &Snapshot) -> [Family<'_>; 1] {
     [Family {
         name: "foobar_certificate_expiry",
@@ -299,6 +355,36 @@ const SIMPLE: &[Simple] = &[
         Unit::None,
         "lost",
         "Requests lost with the backend that they were on; not normal",
+    ),
+    (
+        "foobar_http_retries_denied",
+        Unit::None,
+        "retries_denied",
+        "Retries that the site's budget did not allow; not normal",
+    ),
+    (
+        "foobar_http_clients_gone",
+        Unit::None,
+        "client_gone",
+        "Requests whose client went away before the answer was whole; some are normal",
+    ),
+    (
+        "foobar_http_clients_slow",
+        Unit::None,
+        "client_slow",
+        "Clients that were too slow with a head, a body or in taking an answer; many are an attack",
+    ),
+    (
+        "foobar_http_floods",
+        Unit::None,
+        "floods",
+        "HTTP/2 connections that were ended because of a flood of frames; each is an attack",
+    ),
+    (
+        "foobar_http_offenders",
+        Unit::None,
+        "offenders",
+        "Clients that were reported for the jail; each is an attack",
     ),
     (
         "foobar_tls_handshakes",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Cluster, Member, Mode, Steering};
+use super::{Cluster, Member, Mode, Operation, Steering};
 use crate::mysql::{
     evidence::Writer,
     lag::Readable,
@@ -33,24 +33,18 @@ impl Cluster {
                 Writer::Several(rivals) => rivals.iter().copied().map(name).collect(),
                 _ => Vec::new(),
             },
-            term: self.next_term_shown(),
+            term: self.highest_term(),
             armed: self.armed && self.memory.paused.is_none(),
             leads: self.leads,
             paused: self.memory.paused.clone(),
             operation: self
                 .operation
                 .as_ref()
-                .map(|operation| format!("{}: {}", operation.name(), operation.phase())),
+                .map(Operation::procedure)
+                .map(|procedure| format!("{}: {}", procedure.name(), procedure.phase())),
             alarms: self.alarms(&steering),
-            lacks: self
-                .lacks
-                .iter()
-                .map(|lack| LackStatus {
-                    member: lack.member.map(name),
-                    what: lack.what.clone(),
-                    cure: lack.cure.clone(),
-                })
-                .collect(),
+            lacks: self.told(&self.lacks),
+            hints: self.told(&self.hints),
             members: (0..self.members.len())
                 .map(|index| self.member_status(index, &steering))
                 .collect(),
@@ -63,12 +57,13 @@ impl Cluster {
         }
     }
 
-    fn next_term_shown(&self) -> u64 {
-        crate::mysql::evidence::highest_term(
-            self.members
-                .iter()
-                .filter_map(|member| member.picture.as_ref()),
-        )
+    fn told(&self, lacks: &[preflight::Lack]) -> Vec<LackStatus> {
+        let told = |lack: &preflight::Lack| LackStatus {
+            member: lack.member.map(|member| self.members[member].host.clone()),
+            what: lack.what.clone(),
+            cure: lack.cure.clone(),
+        };
+        lacks.iter().map(told).collect()
     }
 
     /// What somebody should be woken for.
@@ -99,9 +94,16 @@ impl Cluster {
         if self.limits.mode == Mode::Promote && !self.armed {
             alarms.push("`promote` is not armed: the preflight does not hold".to_owned());
         }
-        if self.limits.mode == Mode::Promote && !self.leads {
+        if self.limits.mode == Mode::Promote && !self.leads && self.limits.balancers == 1 {
             alarms
                 .push("this controller does not lead: it lacks the locks of a majority".to_owned());
+        }
+        if self.limits.lease.is_some() && self.steered_writer().is_some() && self.lease().is_none()
+        {
+            alarms.push(
+                "the writer address has no lease: no term names the primary, or no replica hears from it"
+                    .to_owned(),
+            );
         }
         for member in &self.members {
             if let Some(errant) = member.errant() {

@@ -6,7 +6,7 @@ use super::{Limits, Now};
 use crate::mysql::{
     gtid::GtidSet,
     lag::{self, LagGate},
-    observation::{Failure, Observation, Picture, ServerId, Survey},
+    observation::{Failure, Look, Observation, Picture, ServerId, Survey},
 };
 
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ impl Member {
     pub fn observe(
         &mut self,
         observation: Observation,
-        took: Duration,
+        look: Look,
         limits: &Limits,
         written: Option<u64>,
         now: Now,
@@ -74,14 +74,13 @@ impl Member {
             Observation::Answered(picture) => {
                 self.misses = 0;
                 self.failure = None;
-                self.took = Some(took);
+                self.took = Some(look.took);
                 self.listen(&picture, limits, now.instant);
                 let term = |picture: &Picture| picture.term.as_ref().map(|term| term.number);
                 if self.picture.as_ref().and_then(term) != term(&picture) {
                     self.term_since = Some(now.instant);
                 }
-                // It was taken while it was on its way.
-                self.taken = now.instant.checked_sub(took);
+                self.taken = Some(look.begun);
                 self.picture = Some(*picture);
                 let lag = self.lag(written, now.micros);
                 self.gate.observe(lag, limits.lag, now.instant);

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Cause, Cluster, Mode, Now, OnWriteStall, Operation, RejoinWish, member};
+use super::{Cause, Cluster, Mode, Now, OnWriteStall, Operation, Proof, RejoinWish, member};
 use crate::mysql::{
     evidence::{self, Writer},
-    failover::{Course, Failover},
-    observation::ServerId,
+    failover::Failover,
+    observation::{Origin, ServerId},
+    procedure::{Course, Procedure},
     rejoin::Rejoin,
     switchover::Switchover,
     task::{Effect, Report},
@@ -153,7 +154,7 @@ impl Cluster {
             return Err(Refused::Mode);
         }
         if let Some(operation) = &self.operation {
-            return Err(Refused::Busy(operation.name().to_owned()));
+            return Err(Refused::Busy(operation.procedure().name().to_owned()));
         }
         if !self.leads {
             return Err(Refused::NoLease);
@@ -217,22 +218,27 @@ impl Cluster {
     }
 
     /// Never one that was given out before, though the checks may not show it yet.
-    fn next_term(&mut self) -> u64 {
+    pub(super) fn next_term(&mut self) -> u64 {
+        self.memory.last_term = self.highest_term().max(self.memory.last_term) + 1;
+        self.memory.last_term
+    }
+
+    /// That any member shows.
+    pub(super) fn highest_term(&self) -> u64 {
         let pictures = self
             .members
             .iter()
             .filter_map(|member| member.picture.as_ref());
-        self.memory.last_term = evidence::highest_term(pictures).max(self.memory.last_term) + 1;
-        self.memory.last_term
+        evidence::highest_term(pictures)
     }
 
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         operation: Operation,
         said: String,
         mut effects: Vec<Effect>,
     ) -> Vec<Effect> {
-        self.orders = operation.last_order();
+        self.orders = operation.procedure().orders().last();
         self.operation = Some(operation);
         effects.insert(0, Effect::Audit(said));
         effects
@@ -242,6 +248,12 @@ impl Cluster {
         let term = self.next_term();
         let survivors = self.others(&[lost]);
         let (failover, effects) = Failover::begin(lost, survivors, term, self.orders, now.instant);
+        let failover = failover
+            .because(match cause {
+                Cause::Automatic => Origin::FailoverByItself,
+                Cause::Human => Origin::FailoverByHand,
+            })
+            .outliving(self.limits.lease);
         self.hindrance = None;
         let mut effects = self.begin(
             Operation::Failover(failover, cause),
@@ -272,6 +284,9 @@ impl Cluster {
     pub(super) fn consider(&mut self, now: Now) -> Vec<Effect> {
         if self.limits.mode != Mode::Promote || self.operation.is_some() || self.proved.is_some() {
             return Vec::new();
+        }
+        if let Some(effects) = self.consider_claim(now) {
+            return effects;
         }
         if let Some(effects) = self.consider_rejoin(now) {
             return effects;
@@ -353,6 +368,9 @@ impl Cluster {
                 member.host
             ));
         }
+        if self.is_half_promoted(other) || self.follows_half_promoted(other) {
+            return Ok(());
+        }
         if !member.replicates_from(server) {
             return Err(format!("{} is no replica of the lost primary", member.host));
         }
@@ -361,6 +379,25 @@ impl Cluster {
             return Err(format!("{} still hears from the primary", member.host));
         }
         Ok(())
+    }
+
+    /// Whether a failover that somebody began and did not end left it without a source, and closed.
+    fn is_half_promoted(&self, index: usize) -> bool {
+        let member = &self.members[index];
+        member.picture.as_ref().is_some_and(|picture| {
+            let term = picture.term.as_ref().map_or(0, |term| term.number);
+            picture.read_only
+                && picture.replication.is_none()
+                && term == self.highest_term()
+                && !self.is_fenced(&picture.server)
+        }) && member.errant().is_none()
+    }
+
+    fn follows_half_promoted(&self, index: usize) -> bool {
+        (0..self.members.len())
+            .filter(|other| *other != index && self.is_half_promoted(*other))
+            .filter_map(|other| self.members[other].picture.as_ref())
+            .any(|picture| self.members[index].replicates_from(&picture.server))
     }
 
     fn may_fail_over(&self, now: Now) -> Result<(), String> {
@@ -451,9 +488,10 @@ impl Cluster {
         let Some(mut operation) = self.operation.take() else {
             return Vec::new();
         };
-        let (course, mut effects) = operation.advance(heard, now);
-        self.orders = operation.last_order();
+        let (course, mut effects) = operation.procedure_mut().advance(heard, now.instant);
+        self.orders = operation.procedure().orders().last();
         let opened = operation
+            .procedure()
             .opens()
             .and_then(|member| self.members[member].picture.as_ref());
         if let Some(picture) = opened {
@@ -473,9 +511,14 @@ impl Cluster {
         if let Some(picture) = &self.members[member].picture {
             self.memory.unproved.remove(&picture.server.0);
         }
+        let proof = Proof {
+            member,
+            since: operation.procedure().orders().begun(),
+            until: now.instant + PROOF,
+        };
         let said = match operation {
             Operation::Failover(failover, cause) => {
-                self.proved = Some((member, now.instant + PROOF));
+                self.proved = Some(proof);
                 if let Some(lost) = failover.lost {
                     self.depose(lost, failover.term);
                     self.memory.failovers += 1;
@@ -491,11 +534,15 @@ impl Cluster {
                 format!("{host} is primary, term {}", failover.term)
             }
             Operation::Switchover(switchover) => {
-                self.proved = Some((member, now.instant + PROOF));
+                self.proved = Some(proof);
                 self.memory.switchovers += 1;
                 self.last_window = switchover.window(now.instant);
                 self.take_over(member);
                 format!("{host} is primary, term {}", switchover.term)
+            }
+            Operation::Claim(claim) => {
+                self.proved = Some(proof);
+                format!("{host} is primary, term {}", claim.term)
             }
             Operation::Rejoin(_) => {
                 if let Some(picture) = &self.members[member].picture {
@@ -525,7 +572,10 @@ impl Cluster {
     }
 
     fn given_up(&mut self, operation: &Operation, why: &str) -> Vec<Effect> {
-        self.finished = Some(Err(format!("{} given up at {why}", operation.name())));
+        self.finished = Some(Err(format!(
+            "{} given up at {why}",
+            operation.procedure().name()
+        )));
         match operation {
             Operation::Failover(..) => {
                 self.memory.failovers_given_up += 1;
@@ -533,7 +583,7 @@ impl Cluster {
                     "a failover was given up at {why}; look, then `foobar mysql resume`"
                 ));
             }
-            Operation::Switchover(_) => {}
+            Operation::Switchover(_) | Operation::Claim(_) => {}
             Operation::Rejoin(rejoin) => {
                 let member = &mut self.members[rejoin.member];
                 member.refused_rejoin = true;
@@ -542,58 +592,27 @@ impl Cluster {
         }
         vec![Effect::Audit(format!(
             "{} given up at {why}",
-            operation.name()
+            operation.procedure().name()
         ))]
     }
 }
 
 impl Operation {
-    pub(super) const fn name(&self) -> &'static str {
+    pub(super) fn procedure(&self) -> &dyn Procedure {
         match self {
-            Self::Failover(..) => "a failover",
-            Self::Switchover(_) => "a switchover",
-            Self::Rejoin(_) => "a rejoin",
+            Self::Failover(failover, _) => failover,
+            Self::Switchover(switchover) => switchover,
+            Self::Rejoin(rejoin) => rejoin,
+            Self::Claim(claim) => claim,
         }
     }
 
-    /// Whom it opens for writes at this moment, before that one's term is acknowledged.
-    const fn opens(&self) -> Option<usize> {
+    fn procedure_mut(&mut self) -> &mut dyn Procedure {
         match self {
-            Self::Failover(failover, _) => failover.opens(),
-            Self::Switchover(switchover) => switchover.opens(),
-            Self::Rejoin(_) => None,
-        }
-    }
-
-    pub(super) const fn phase(&self) -> &'static str {
-        match self {
-            Self::Failover(failover, _) => failover.phase(),
-            Self::Switchover(switchover) => switchover.phase(),
-            Self::Rejoin(_) => "follow",
-        }
-    }
-
-    const fn last_order(&self) -> u64 {
-        match self {
-            Self::Failover(failover, _) => failover.last_order(),
-            Self::Switchover(switchover) => switchover.last_order(),
-            Self::Rejoin(rejoin) => rejoin.last_order(),
-        }
-    }
-
-    fn advance(&mut self, heard: Option<(u64, Report)>, now: Now) -> (Course, Vec<Effect>) {
-        let now = now.instant;
-        match (self, heard) {
-            (Self::Failover(failover, _), Some((number, report))) => {
-                failover.hear(number, report, now)
-            }
-            (Self::Failover(failover, _), None) => failover.tick(now),
-            (Self::Switchover(switchover), Some((number, report))) => {
-                switchover.hear(number, report, now)
-            }
-            (Self::Switchover(switchover), None) => switchover.tick(now),
-            (Self::Rejoin(rejoin), Some((number, report))) => rejoin.hear(number, report, now),
-            (Self::Rejoin(rejoin), None) => rejoin.tick(now),
+            Self::Failover(failover, _) => failover,
+            Self::Switchover(switchover) => switchover,
+            Self::Rejoin(rejoin) => rejoin,
+            Self::Claim(claim) => claim,
         }
     }
 }

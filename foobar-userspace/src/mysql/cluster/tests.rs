@@ -22,6 +22,9 @@ fn cluster(mode: Mode) -> Cluster {
         on_write_stall: OnWriteStall::Alarm,
         rejoin: RejoinWish::Automatic,
         cool_down: Duration::from_secs(60),
+        lease: None,
+        balancers: 1,
+        own: Vec::new(),
         who: "test".to_owned(),
     };
     let names = (1..=3).map(|id| (format!("web{id}"), 3306)).collect();
@@ -59,11 +62,18 @@ fn see(cluster: &mut Cluster, pictures: &[(usize, Picture)], now: Now) {
         cluster.observe(
             *member,
             Observation::Answered(Box::new(picture.clone())),
-            Duration::ZERO,
+            look(now),
             now,
         );
     }
     cluster.tick(now);
+}
+
+fn look(now: Now) -> Look {
+    Look {
+        begun: now.instant,
+        took: Duration::ZERO,
+    }
 }
 
 fn at(start: Instant, millis: u64) -> Now {
@@ -103,18 +113,13 @@ fn observing_never_orders_anything() {
     cluster.lead(true);
     for step in 1..50 {
         let now = at(start, step * 100);
-        let mut effects = cluster.observe(
-            0,
-            Observation::Failed(Failure::Refused),
-            Duration::ZERO,
-            now,
-        );
+        let mut effects = cluster.observe(0, Observation::Failed(Failure::Refused), look(now), now);
         for member in 1..3 {
             let (_, picture) = replica(member as u32 + 1);
             effects.extend(cluster.observe(
                 member,
                 Observation::Answered(Box::new(picture)),
-                Duration::ZERO,
+                look(now),
                 now,
             ));
         }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Ends, Progress};
 use crate::{
-    http::{AnswerBody, Answering, Response, Version, write_response},
+    http::{AnswerBody, Answering, Response, Version, write_last_chunk, write_response},
     proxy::{
         answers::{Extra, Manner},
         buffers::{Buffer, Filled},
@@ -37,6 +37,7 @@ pub(super) struct Http1Download<'a, S> {
     version: Version,
     manner: Manner,
     is_chunked: bool,
+    wants_trailers: bool,
     progress: &'a Progress,
     sent: u64,
     pause: Duration,
@@ -59,6 +60,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Download<'a, S> {
             version,
             manner,
             is_chunked: false,
+            wants_trailers: asked.wants_trailers,
             progress: ends.progress,
             sent: 0,
             pause: asked.bench.site.service.timeouts.write,
@@ -84,9 +86,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Download<'a, S> {
             watch,
             pace,
             pause,
+            progress,
             ..
         } = self;
         poll_fn(|context| {
+            if progress.is_going_on.get() {
+                return Poll::Pending;
+            }
             let mut stream = stream.borrow_mut();
             let mut stalled = |pace: &mut Option<Pace>, context: &mut Context<'_>| {
                 if !is_timed {
@@ -123,6 +129,25 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Download<'a, S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Download for Http1Download<'_, S> {
+    async fn interim(&mut self, answer: &Response<'_>) -> Result<(), Fault> {
+        // RFC 9110 15.2: HTTP/1.0 knows none.
+        if self.version != Version::Http11 {
+            return Ok(());
+        }
+        let answering = Answering {
+            version: self.version,
+            keeps_alive: true,
+        };
+        let mut head = Vec::new();
+        write_response(answer, answering, &mut head);
+        head.extend_from_slice(b"\r\n");
+        // No part of the answer: another one may follow it.
+        let sent = self.sent;
+        self.send(&[&head]).await?;
+        self.sent = sent;
+        Ok(())
+    }
+
     async fn begin(&mut self, answer: &Response<'_>, extra: &Extra<'_>) -> Result<(), Fault> {
         self.progress.has_answer_begun.set(true);
         let has_end = match answer.body {
@@ -166,9 +191,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Download for Http1Download<'_, S> {
         Ok(())
     }
 
-    async fn end(&mut self, _trailers: &[Trailer]) -> Result<(), Fault> {
+    async fn end(&mut self, trailers: &[Trailer]) -> Result<(), Fault> {
         if self.is_chunked {
-            self.out.extend_from_slice(b"0\r\n\r\n");
+            let trailers = if self.wants_trailers { trailers } else { &[] };
+            write_last_chunk(trailers, &mut self.out);
         }
         if self.out.is_empty() {
             return Ok(());

@@ -15,10 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Ends, Progress};
 use crate::{
-    http::{Body, Chunked, Piece, Refusal},
+    http::{Body, Chunked, Piece, Refusal, without_underscores},
     proxy::{
         buffers::{Buffer, Filled},
-        ends::{Fault, Upload},
+        ends::{Fault, Trailer, Upload},
         exchange::Asked,
         watch::Watch,
     },
@@ -39,6 +39,7 @@ pub(super) struct Http1Upload<'a, S> {
     given: Option<Instant>,
     received: Rc<Cell<u64>>,
     most: u64,
+    trailers: Vec<Trailer>,
     /// Of what came with the head.
     fault: Option<Fault>,
     /// The client waits to be told to go on.
@@ -69,6 +70,7 @@ impl<'a, S> Http1Upload<'a, S> {
             given: None,
             received: Rc::default(),
             most: service.limits.body,
+            trailers: Vec::new(),
             fault: None,
             expects,
             progress: ends.progress,
@@ -98,6 +100,7 @@ impl<'a, S> Http1Upload<'a, S> {
                 match chunked.next(self.input.bytes()).map_err(Fault::Refused)? {
                     Piece::Data(range) => self.ready = range,
                     Piece::End(end) => {
+                        self.trailers = without_underscores(chunked.owned_trailers());
                         self.input.consume(end);
                         self.finish();
                         return Ok(true);
@@ -158,6 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Upload<'_, S> {
 
     async fn go_on(&mut self) -> Result<(), Fault> {
         let mut left = GO_ON;
+        self.progress.is_going_on.set(true);
         poll_fn(|context| {
             let mut stream = self.stream.borrow_mut();
             while !left.is_empty() {
@@ -172,7 +176,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Upload<'_, S> {
                 Poll::Pending => self.watch.poll(context).map(|_| Err(Fault::Slow)),
             }
         })
-        .await
+        .await?;
+        self.progress.is_going_on.set(false);
+        Ok(())
     }
 }
 
@@ -180,6 +186,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Upload for Http1Upload<'_, S> {
     async fn more(&mut self) -> Result<bool, Fault> {
         if let Some(fault) = self.fault.take() {
             return Err(fault);
+        }
+        // Of what came with the head, which was looked at already.
+        if !self.ready.is_empty() {
+            return Ok(true);
         }
         if let Some(given) = self.given.take() {
             self.pace.forgive(given.elapsed());
@@ -209,6 +219,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Upload for Http1Upload<'_, S> {
 
     fn received(&self) -> u64 {
         self.received.get()
+    }
+
+    fn trailers(&mut self) -> Vec<Trailer> {
+        std::mem::take(&mut self.trailers)
     }
 }
 

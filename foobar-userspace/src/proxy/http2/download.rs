@@ -6,14 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, SendStream, server::SendResponse};
 
 use crate::{
-    http::{AnswerBody, Response},
+    http::{AnswerBody, Field, Response},
     proxy::{
         answers::Extra,
-        ends::{Download, Fault, Trailer},
+        ends::{Download, Fault, Trailer, header_map},
         exchange::{Asked, Ending},
         link::Link,
         watch::Watch,
@@ -99,15 +99,28 @@ impl<'a> Http2Download<'a> {
 }
 
 impl Download for Http2Download<'_> {
+    async fn interim(&mut self, answer: &Response<'_>) -> Result<(), Fault> {
+        let mut response = ::http::Response::new(());
+        let Ok(status) = ::http::StatusCode::from_u16(answer.status) else {
+            return Ok(());
+        };
+        *response.status_mut() = status;
+        let fields = answer.fields.iter();
+        *response.headers_mut() = header_map(fields.map(|field| (field.name, field.value)));
+        self.respond
+            .send_informational(response)
+            .map_err(|_| Fault::Gone)
+    }
+
     async fn begin(&mut self, answer: &Response<'_>, extra: &Extra<'_>) -> Result<(), Fault> {
         let mut response = ::http::Response::new(());
         *response.status_mut() =
             ::http::StatusCode::from_u16(answer.status).unwrap_or(::http::StatusCode::BAD_GATEWAY);
         let headers = response.headers_mut();
         headers.reserve(answer.fields.len() + 2);
-        for field in &answer.fields {
+        for (field, value) in answer.fields.iter().zip(values(&answer.fields)) {
             let name = ::http::HeaderName::from_bytes(field.name);
-            let value = ::http::HeaderValue::from_bytes(field.value);
+            let value = ::http::HeaderValue::from_maybe_shared(value);
             if let (Ok(name), Ok(value)) = (name, value) {
                 headers.append(name, value);
             }
@@ -173,14 +186,8 @@ impl Download for Http2Download<'_> {
                 .send_data(Bytes::new(), true)
                 .map_err(|_| Fault::Gone);
         }
-        let mut map = ::http::HeaderMap::with_capacity(trailers.len());
-        for (name, value) in trailers {
-            let name = ::http::HeaderName::from_bytes(name);
-            let value = ::http::HeaderValue::from_bytes(value);
-            if let (Ok(name), Ok(value)) = (name, value) {
-                map.append(name, value);
-            }
-        }
+        let fields = trailers.iter();
+        let map = header_map(fields.map(|(name, value)| (&name[..], &value[..])));
         stream.send_trailers(map).map_err(|_| Fault::Gone)
     }
 
@@ -199,4 +206,17 @@ impl Download for Http2Download<'_> {
     fn sent(&self) -> u64 {
         self.sent
     }
+}
+
+/// The fields' values, all in one piece of memory.
+fn values(fields: &[Field<'_>]) -> impl Iterator<Item = Bytes> {
+    let total = fields.iter().map(|field| field.value.len()).sum();
+    let mut all = BytesMut::with_capacity(total);
+    for field in fields {
+        all.extend_from_slice(field.value);
+    }
+    let mut all = all.freeze();
+    fields
+        .iter()
+        .map(move |field| all.split_to(field.value.len()))
 }

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use h2::RecvStream;
 
 use crate::{
-    http::Refusal,
+    http::{Field, Refusal, trailers_of_http2, without_underscores},
     proxy::{
-        ends::{Fault, Upload},
+        ends::{Fault, Trailer, Upload},
         exchange::Asked,
         watch::Watch,
     },
@@ -25,6 +25,7 @@ pub(super) struct Http2Upload {
     given: Option<Instant>,
     received: Rc<Cell<u64>>,
     most: u64,
+    trailers: Vec<Trailer>,
 }
 
 impl Http2Upload {
@@ -39,11 +40,30 @@ impl Http2Upload {
             given: None,
             received: Rc::default(),
             most: service.limits.body,
+            trailers: Vec::new(),
         }
     }
 
     pub(super) fn counter(&self) -> Rc<Cell<u64>> {
         Rc::clone(&self.received)
+    }
+
+    /// The body is whole; something may follow it.
+    async fn end(&mut self) -> Result<(), Fault> {
+        let trailers = match self.watch.bound(self.stream.trailers()).await {
+            Ok(Ok(trailers)) => trailers,
+            Ok(Err(_)) => return Err(Fault::Gone),
+            Err(_) => return Err(Fault::Slow),
+        };
+        if let Some(trailers) = trailers {
+            let fields = trailers.iter().map(|(name, value)| Field {
+                name: name.as_str().as_bytes(),
+                value: value.as_bytes(),
+            });
+            let trailers = trailers_of_http2(fields).map_err(Fault::Refused)?;
+            self.trailers = without_underscores(trailers);
+        }
+        Ok(())
     }
 }
 
@@ -60,7 +80,10 @@ impl Upload for Http2Upload {
             })
             .await?;
             match data {
-                None => return Ok(false),
+                None => {
+                    self.end().await?;
+                    return Ok(false);
+                }
                 Some(Err(_)) => return Err(Fault::Gone),
                 Some(Ok(piece)) if piece.is_empty() => {}
                 Some(Ok(piece)) => {
@@ -98,5 +121,9 @@ impl Upload for Http2Upload {
 
     fn received(&self) -> u64 {
         self.received.get()
+    }
+
+    fn trailers(&mut self) -> Vec<Trailer> {
+        std::mem::take(&mut self.trailers)
     }
 }

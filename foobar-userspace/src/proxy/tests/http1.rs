@@ -267,20 +267,6 @@ fn a_client_that_waits_for_100_is_told_to_go_on() {
 }
 
 #[test]
-fn interim_answers_are_not_taken_for_the_answer() {
-    run(async {
-        let backend = Backend::new(|_| {
-            Reply::Say(
-                "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine".into(),
-            )
-        })
-        .await;
-        let proxy = Proxy::new("", &[&backend]).await;
-        assert!(proxy.get("/").await.starts_with("HTTP/1.1 200 OK"));
-    });
-}
-
-#[test]
 fn a_connection_changes_to_another_protocol_and_back_flows_everything() {
     run(async {
         let backend = Backend::new(|_| {

@@ -17,7 +17,7 @@ use crate::{
     tally::{BackendCell, SiteCell},
 };
 
-async fn http2(proxy: &Proxy) -> SendRequest<Bytes> {
+pub(super) async fn http2(proxy: &Proxy) -> SendRequest<Bytes> {
     proxy.speak_http2();
     let stream = proxy.client().await;
     let (sender, connection) = h2::client::handshake(stream).await.unwrap();
@@ -32,13 +32,13 @@ fn get(path: &str) -> http::Request<()> {
     http::Request::get(uri).body(()).unwrap()
 }
 
-struct Answer {
-    head: http::response::Parts,
+pub(super) struct Answer {
+    pub(super) head: http::response::Parts,
     body: Vec<u8>,
-    trailers: http::HeaderMap,
+    pub(super) trailers: http::HeaderMap,
 }
 
-async fn whole(response: http::Response<RecvStream>) -> Result<Answer, h2::Error> {
+pub(super) async fn whole(response: http::Response<RecvStream>) -> Result<Answer, h2::Error> {
     let (head, mut stream) = response.into_parts();
     let mut body = Vec::new();
     while let Some(piece) = stream.data().await {
@@ -291,14 +291,131 @@ fn a_draining_worker_lets_streams_end() {
     });
 }
 
+/// An HTTP/2 backend on bare sockets: what it says to the start of a stream, by connection and stream.
+pub(super) async fn bare_backend(say: impl Fn(usize, u32) -> Vec<u8> + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let say = Rc::new(say);
+    spawn_local(async move {
+        let mut connections = 0;
+        while let Ok((stream, _)) = listener.accept().await {
+            spawn_local(bare_talk(stream, connections, Rc::clone(&say)));
+            connections += 1;
+        }
+    });
+    address
+}
+
+async fn bare_talk(
+    mut stream: TcpStream,
+    connection: usize,
+    say: Rc<impl Fn(usize, u32) -> Vec<u8>>,
+) -> Option<()> {
+    stream.read_exact(&mut [0; 24]).await.ok()?;
+    stream.write_all(&frame(4, 0, 0, b"")).await.ok()?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.ok()?;
+        let [_, high, low, kind, flags, id @ ..] = head;
+        let mut payload = vec![0; usize::from(u16::from_be_bytes([high, low]))];
+        stream.read_exact(&mut payload).await.ok()?;
+        if kind == 4 && flags == 0 {
+            stream.write_all(&frame(4, 1, 0, b"")).await.ok()?;
+        }
+        if kind == 1 {
+            let said = say(connection, u32::from_be_bytes(id));
+            stream.write_all(&said).await.ok()?;
+        }
+    }
+}
+
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![0, length[0], length[1], kind, flags];
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// `:status: 200` and the end of the stream.
+pub(super) fn fine(stream: u32) -> Vec<u8> {
+    frame(1, 5, stream, &[0x88])
+}
+
+#[test]
+fn a_backend_s_farewell_costs_no_request_whatever_its_method() {
+    run(async {
+        // The first connection is at its end with the first stream: the second was not looked at.
+        let address = bare_backend(|connection, stream| match (connection, stream) {
+            (0, 3) => frame(7, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]),
+            (_, stream) => fine(stream),
+        })
+        .await;
+        let proxy = before(address).await;
+        for _ in 0..4 {
+            let answer = proxy
+                .send(b"POST /x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+                .await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+        assert_eq!(proxy.tally.backend(0, BackendCell::Connects), 2);
+        assert_eq!(proxy.tally.site(0, SiteCell::Lost), 0);
+    });
+}
+
+#[test]
+fn a_refused_stream_is_sent_elsewhere_only_while_its_body_is_whole() {
+    run(async {
+        let refused = |stream| frame(3, 0, stream, &[0, 0, 0, 7]);
+        let whole = Rc::new(RefCell::new(0));
+        let reached = Rc::clone(&whole);
+        let fine = bare_backend(move |_, stream| {
+            *reached.borrow_mut() += 1;
+            fine(stream)
+        })
+        .await;
+        let refusing = bare_backend(move |_, stream| refused(stream)).await;
+        let proxy = Proxy::of(move |listen| {
+            let more = "balance = \"round-robin\"\nejection = { at-most = 0 }";
+            let mut service = samples::service_with("www", listen, more);
+            service.backend_protocol = HttpVersion::Http2;
+            vec![(service, vec![refusing, fine])]
+        })
+        .await;
+        for _ in 0..4 {
+            let answer = proxy
+                .send(b"POST /x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+                .await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+        assert_eq!(*whole.borrow(), 4);
+        // What was read of a body is gone: half of it is not offered to the next.
+        let mut statuses = Vec::new();
+        for _ in 0..4 {
+            let mut client = proxy.client().await;
+            client
+                .write_all(b"POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 6\r\nConnection: close\r\n\r\nabc")
+                .await
+                .unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let _ = client.write_all(b"def").await;
+            let mut answer = Vec::new();
+            let _ = client.read_to_end(&mut answer).await;
+            statuses.push(String::from_utf8_lossy(&answer[9..12]).into_owned());
+        }
+        statuses.sort();
+        assert_eq!(statuses, ["200", "200", "502", "502"]);
+    });
+}
+
 /// A gRPC-like service: says the path and the body back, and a status in the trailers.
-struct Grpc {
-    address: SocketAddr,
+pub(super) struct Grpc {
+    pub(super) address: SocketAddr,
     heads: Rc<RefCell<Vec<http::request::Parts>>>,
 }
 
 impl Grpc {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let grpc = Self {
             address: listener.local_addr().unwrap(),
@@ -332,15 +449,15 @@ async fn serve_grpc(stream: TcpStream, heads: Rc<RefCell<Vec<http::request::Part
                 let _ = body.flow_control().release_capacity(piece.len());
                 stream.send_data(piece, false).unwrap();
             }
-            let mut trailers = http::HeaderMap::new();
+            // What followed the request follows the answer.
+            let mut trailers = body.trailers().await.unwrap_or(None).unwrap_or_default();
             trailers.insert("grpc-status", "0".parse().unwrap());
             stream.send_trailers(trailers).unwrap();
         });
     }
 }
 
-async fn before(grpc: &Grpc) -> Proxy {
-    let address = grpc.address;
+pub(super) async fn before(address: SocketAddr) -> Proxy {
     Proxy::of(move |listen| {
         let mut service = samples::service("www", listen);
         service.backend_protocol = HttpVersion::Http2;
@@ -353,7 +470,7 @@ async fn before(grpc: &Grpc) -> Proxy {
 fn grpc_streams_both_ways_and_keeps_its_trailers() {
     run(async {
         let grpc = Grpc::new().await;
-        let proxy = before(&grpc).await;
+        let proxy = before(grpc.address).await;
         let sender = http2(&proxy).await;
         let request = http::Request::post("https://a.test/Echo/Say")
             .header("te", "trailers")
@@ -386,7 +503,7 @@ fn grpc_streams_both_ways_and_keeps_its_trailers() {
 fn http_1_clients_reach_http_2_backends() {
     run(async {
         let grpc = Grpc::new().await;
-        let proxy = before(&grpc).await;
+        let proxy = before(grpc.address).await;
         let answer = proxy
             .send(b"POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
             .await;
@@ -402,6 +519,38 @@ fn http_1_clients_reach_http_2_backends() {
             assert!(proxy.get("/y").await.contains("/y"));
         }
         assert_eq!(proxy.tally.backend(0, BackendCell::Connects), 1);
+    });
+}
+
+#[test]
+fn a_body_whose_beginning_came_with_its_head_reaches_an_http_2_backend_whole() {
+    run(async {
+        let grpc = Grpc::new().await;
+        let proxy = before(grpc.address).await;
+        for (framing, parts) in [
+            ("Content-Length: 6", ["abc", "def"]),
+            (
+                "Transfer-Encoding: chunked",
+                ["3\r\nabc\r\n3\r\nd", "ef\r\n0\r\n\r\n"],
+            ),
+        ] {
+            let mut client = proxy.client().await;
+            let [first, second] = parts;
+            let start = format!(
+                "POST /x HTTP/1.1\r\nHost: a.test\r\n{framing}\r\nConnection: close\r\n\r\n{first}"
+            );
+            client.write_all(start.as_bytes()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            client.write_all(second.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+            let answer = String::from_utf8_lossy(&answer);
+            let said: String = answer
+                .lines()
+                .filter(|line| ["abc", "d", "ef", "def", "abcd"].contains(line))
+                .collect();
+            assert_eq!(said, "abcdef", "{framing}: {answer}");
+        }
     });
 }
 

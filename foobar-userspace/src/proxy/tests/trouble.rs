@@ -58,6 +58,70 @@ fn a_refused_connection_is_tried_elsewhere_whatever_the_method() {
 }
 
 #[test]
+fn who_could_not_be_reached_uses_up_no_retry() {
+    run(async {
+        // Gone, alive but of no use, and good: the second of them is left by a repetition, the first by none.
+        for turn in 0..3 {
+            let mut backends = [
+                nobody().await,
+                Backend::new(|_| Reply::Reset).await,
+                good().await,
+            ];
+            backends.rotate_left(turn);
+            let [one, two, three] = &backends;
+            let more = "balance = \"round-robin\"\nretries = { most = 1, least = 100 }";
+            let proxy = Proxy::new(more, &[one, two, three]).await;
+            for _ in 0..3 {
+                let answer = proxy.get("/").await;
+                assert!(answer.ends_with("good"), "{answer}");
+            }
+            assert_eq!(proxy.tally.site(0, SiteCell::Lost), 0);
+        }
+    });
+}
+
+#[test]
+fn a_request_whose_answer_ends_within_its_head_is_repeated_if_that_is_safe() {
+    run(async {
+        let broken =
+            Backend::new(|_| Reply::SayAndClose("HTTP/1.1 200 OK\r\nX: unfini".into())).await;
+        let fine = good().await;
+        let more = "balance = \"round-robin\"\nretries = { least = 100 }";
+        let proxy = Proxy::new(more, &[&broken, &fine]).await;
+        for _ in 0..4 {
+            assert!(proxy.get("/").await.ends_with("good"));
+        }
+        assert!(broken.asked() >= 1);
+        assert_eq!(proxy.tally.site(0, SiteCell::Lost), 0);
+    });
+}
+
+#[test]
+fn every_request_that_a_dying_connection_took_with_it_is_counted() {
+    run(async {
+        let resetting = Backend::new(|_| Reply::Reset).await;
+        let fine = good().await;
+        let more = "balance = \"round-robin\"\nejection = { at-most = 0 }";
+        let proxy = Proxy::new(more, &[&resetting, &fine]).await;
+        let mut failed = 0;
+        for _ in 0..6 {
+            let answer = proxy
+                .send(b"POST / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+                .await;
+            failed += u64::from(answer.starts_with("HTTP/1.1 502 "));
+        }
+        assert!(failed > 0);
+        assert_eq!(proxy.tally.site(0, SiteCell::Lost), failed);
+        // The answer had begun.
+        let cut = "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello";
+        let cutting = Backend::new(move |_| Reply::SayAndClose(cut.into())).await;
+        let proxy = Proxy::new("", &[&cutting]).await;
+        assert!(proxy.get("/").await.ends_with("hello"));
+        assert_eq!(proxy.tally.site(0, SiteCell::Lost), 1);
+    });
+}
+
+#[test]
 fn an_idle_connection_that_the_backend_closed_costs_no_request() {
     run(async {
         // Closes each connection at its second request, without an answer.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustls::{
-    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion,
     server::{
         ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert,
         WebPkiClientVerifier,
@@ -31,7 +31,9 @@ pub struct Front {
     pub service: String,
     pub hosts: Vec<String>,
     pub identities: Vec<Identity>,
-    pub config: Arc<ServerConfig>,
+    config: Arc<ServerConfig>,
+    /// The same, but the client's order of cipher suites holds.
+    deferring: Arc<ServerConfig>,
     /// For the whole handshake.
     pub patience: Duration,
 }
@@ -48,14 +50,31 @@ impl Front {
         identities: Vec<Identity>,
         tickets: Arc<Ticketing>,
     ) -> Result<Self, Flaw> {
-        let config = server_config(service, &identities, tickets)?;
+        let deferring = server_config(service, &identities, tickets)?;
+        let mut config = deferring.clone();
+        config.ignore_client_order = true;
         Ok(Self {
             service: service.name.clone(),
             hosts: service.hosts.clone(),
             identities,
             config: Arc::new(config),
+            deferring: Arc::new(deferring),
             patience: service.timeouts.handshake,
         })
+    }
+
+    /// The terms for a client. Who puts ChaCha20 first has no hardware for AES, and gets what is cheap for it.
+    #[must_use]
+    pub fn terms(&self, offered: &[CipherSuite]) -> &Arc<ServerConfig> {
+        let is_grease = |suite: &&CipherSuite| u16::from(**suite) & 0x0f0f == 0x0a0a;
+        match offered.iter().find(|suite| !is_grease(suite)) {
+            Some(
+                CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+            ) => &self.deferring,
+            _ => &self.config,
+        }
     }
 
     /// What clients would complain of.

@@ -11,7 +11,8 @@ use std::{
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection,
+    CipherSuite, ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig,
+    ServerConnection,
     pki_types::{PrivateKeyDer, ServerName},
 };
 
@@ -158,7 +159,13 @@ fn meet(
         .fronts
         .front(endpoint(), Some(name))
         .expect("a site");
-    let mut server = ServerConnection::new(front.config.clone())?;
+    let offered: Vec<CipherSuite> = client
+        .crypto_provider()
+        .cipher_suites
+        .iter()
+        .map(SupportedCipherSuite::suite)
+        .collect();
+    let mut server = ServerConnection::new(front.terms(&offered).clone())?;
     let server_name = ServerName::try_from(name).expect("a name");
     let mut client = ClientConnection::new(client.clone(), server_name)?;
     shake(&mut client, &mut server)?;
@@ -200,6 +207,35 @@ fn the_name_that_is_asked_for_chooses_the_certificate() {
         Some("any"),
         "someone answers who asks for no name"
     );
+}
+
+#[test]
+fn the_cheapest_strong_cipher_is_taken_unless_the_client_has_no_hardware_for_aes() {
+    let pki = Pki::new();
+    pki.issue("www", &["www.foobar.com"]);
+    let services = service("www", "\"www.foobar.com\"", &pair("www"), "");
+    let material = pki.material(&services).expect("good");
+    let chosen = |first: CipherSuite| {
+        let mut provider = (*provider()).clone();
+        provider
+            .cipher_suites
+            .sort_by_key(|suite| suite.suite() != first);
+        let client = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(pki.roots())
+            .with_no_client_auth();
+        let (client, _) = meet(&material, &Arc::new(client), "www.foobar.com").expect("met");
+        client.negotiated_cipher_suite().map(|suite| suite.suite())
+    };
+    let (aes_128, aes_256, chacha) = (
+        CipherSuite::TLS13_AES_128_GCM_SHA256,
+        CipherSuite::TLS13_AES_256_GCM_SHA384,
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+    );
+    assert_eq!(chosen(aes_256), Some(aes_128));
+    assert_eq!(chosen(aes_128), Some(aes_128));
+    assert_eq!(chosen(chacha), Some(chacha));
 }
 
 #[test]

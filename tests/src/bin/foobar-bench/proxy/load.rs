@@ -14,6 +14,8 @@ use super::peers::pinned;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Protocol {
     Http1,
+    /// With large answers: wrk takes them in pieces of 8 KB, and on two cores would be the bound.
+    Http1Large,
     Http2,
 }
 
@@ -31,7 +33,8 @@ impl Load {
         let url = format!("https://127.0.0.1:{}{path}", self.port);
         match protocol {
             Protocol::Http1 => self.wrk(&url),
-            Protocol::Http2 => self.h2load(&url),
+            Protocol::Http1Large => self.h2load(&["--h1", "-m1"], &url),
+            Protocol::Http2 => self.h2load(&["-m10"], &url),
         }
     }
 
@@ -47,16 +50,16 @@ impl Load {
         Ok((field(&text, "Requests/sec:", Side::After)?, whole(count)))
     }
 
-    fn h2load(&self, url: &str) -> Result<(f64, u64)> {
+    fn h2load(&self, how: &[&str], url: &str) -> Result<(f64, u64)> {
         let mut command = pinned(&self.cores, "h2load");
         command.args([
             "-t1",
             "-c50",
-            "-m10",
             "--warm-up-time=0",
             "-D",
             &self.seconds.to_string(),
         ]);
+        command.args(how);
         command.args(["-H", ":authority: www.foobar.com", url]);
         let text = output(&mut command)?;
         let failed = field(&text, " failed,", Side::Before)?;

@@ -1,5 +1,6 @@
 //! `cargo xtask bench proxy`: foobar, nginx and HAProxy side by side, each pinned to one core.
 
+mod backend;
 mod client;
 mod load;
 mod peers;
@@ -41,6 +42,8 @@ pub struct Options {
 #[derive(Debug, Subcommand)]
 enum Part {
     #[command(hide = true)]
+    Backend(backend::Options),
+    #[command(hide = true)]
     Serve(serve::Options),
     #[command(hide = true)]
     Handshakes(client::Handshakes),
@@ -50,6 +53,7 @@ enum Part {
 
 pub fn run(options: Options) -> Result<()> {
     match options.part {
+        Some(Part::Backend(options)) => backend::run(&options),
         Some(Part::Serve(options)) => serve::run(&options),
         Some(Part::Handshakes(options)) => client::handshakes(&options),
         Some(Part::Idle(options)) => client::idle(&options),
@@ -90,7 +94,7 @@ const CASES: &[Case] = &[
     case(
         "h1-64k-requests-per-s",
         Behind::Clear,
-        Measure::Rate(Protocol::Http1, "/64k"),
+        Measure::Rate(Protocol::Http1Large, "/64k"),
     ),
     case(
         "full-handshakes-per-s",
@@ -110,7 +114,7 @@ const CASES: &[Case] = &[
     case(
         "h1-64k-mtls-requests-per-s",
         Behind::MutualTls,
-        Measure::Rate(Protocol::Http1, "/64k"),
+        Measure::Rate(Protocol::Http1Large, "/64k"),
     ),
     case(
         "h1-p99-us",

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use super::load;
+use super::{backend, load};
 
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) enum Peer {
@@ -92,23 +92,23 @@ impl Bench {
     pub(super) fn start(directory: &Path, cores: usize) -> Result<Self> {
         allow_files()?;
         certificates(directory)?;
-        fs::create_dir_all(directory.join("www"))?;
         fs::create_dir_all(directory.join("tmp"))?;
-        fs::write(directory.join("www/1k"), vec![b'k'; 1024])?;
-        fs::write(directory.join("www/64k"), vec![b'K'; 65_536])?;
         let client_cores = if cores == 2 {
             "1".to_owned()
         } else {
             format!("1-{}", cores - 1)
         };
         let (backend_port, backend_tls_port) = (free_port()?, free_port()?);
-        let text = backend(
-            directory,
+        let threads = (cores - 1).min(2);
+        let program = std::env::current_exe()?;
+        let mut command = pinned(&client_cores, program.as_os_str());
+        command.args(backend::command(
             backend_port,
             backend_tls_port,
-            (cores - 1).min(2),
-        );
-        let backend = nginx(directory, "backend", &text, &client_cores)?;
+            directory,
+            threads,
+        )?);
+        let backend = start(&mut command, directory, "backend")?;
         let bench = Self {
             directory: directory.to_owned(),
             client_cores,
@@ -207,6 +207,9 @@ impl Bench {
 
 const PROXY_CORE: &str = "0";
 
+/// The one that foobar chooses: wrk and h2load would have the others take AES-256 with SHA-384, which costs more.
+const CIPHER: &str = "TLS_AES_128_GCM_SHA256";
+
 /// Ten thousand connections are more files than a shell gives; what we start inherits the limit.
 fn allow_files() -> Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
@@ -289,19 +292,6 @@ fn preamble(directory: &Path, pid: u16) -> String {
     )
 }
 
-/// Without tcp_nopush: with it, answers of 64 KB wait for delayed acknowledgements on loopback.
-fn backend(directory: &Path, port: u16, tls_port: u16, workers: usize) -> String {
-    let home = directory.display();
-    format!(
-        "worker_processes {workers};\n{}tcp_nopush off; open_file_cache max=10;\n\
-         server {{ listen 127.0.0.1:{port} backlog=4096; root {home}/www; }}\n\
-         server {{ listen 127.0.0.1:{tls_port} ssl backlog=4096; root {home}/www;\n\
-         ssl_protocols TLSv1.3; ssl_certificate {home}/web1.pem; ssl_certificate_key {home}/web1.key;\n\
-         ssl_client_certificate {home}/ca.pem; ssl_verify_client on; }} }}\n",
-        preamble(directory, port)
-    )
-}
-
 fn nginx_proxy(directory: &Path, port: u16, backend: u16, behind: Behind) -> String {
     let home = directory.display();
     let (scheme, tls) = match behind {
@@ -319,7 +309,7 @@ fn nginx_proxy(directory: &Path, port: u16, backend: u16, behind: Behind) -> Str
          upstream backend {{ server 127.0.0.1:{backend}; keepalive 256; keepalive_requests 1000000000; }}\n\
          server {{ listen 127.0.0.1:{port} ssl http2 backlog=4096; server_name www.foobar.com;\n\
          ssl_protocols TLSv1.3; ssl_certificate {home}/www.foobar.com.pem; ssl_certificate_key {home}/www.foobar.com.key;\n\
-         ssl_session_tickets on;\n\
+         ssl_session_tickets on; ssl_conf_command Ciphersuites {CIPHER};\n\
          location / {{ proxy_pass {scheme}://backend; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
          proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto https;\n\
          proxy_buffer_size 16k; proxy_buffers 8 32k; proxy_busy_buffers_size 64k;\n{tls} }} }} }}\n",
@@ -339,7 +329,7 @@ fn haproxy(directory: &Path, port: u16, backend: u16, behind: Behind) -> String 
         "global\n nbthread 1\n maxconn 20000\n no strict-limits\n tune.h2.max-concurrent-streams 100\n\
          defaults\n mode http\n timeout client 300s\n timeout server 60s\n timeout connect 2s\n timeout http-request 10s\n\
          timeout http-keep-alive 300s\n option http-keep-alive\n http-reuse always\n option forwardfor\n\
-         frontend www\n bind 127.0.0.1:{port} backlog 4096 ssl crt {home}/www.foobar.com.both.pem alpn h2,http/1.1 ssl-min-ver TLSv1.3\n\
+         frontend www\n bind 127.0.0.1:{port} backlog 4096 ssl crt {home}/www.foobar.com.both.pem alpn h2,http/1.1 ssl-min-ver TLSv1.3 ciphersuites {CIPHER}\n\
          http-request set-header X-Forwarded-Proto https\n default_backend web\n\
          backend web\n server web1 127.0.0.1:{backend}{tls}\n"
     )

@@ -96,7 +96,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         1,
         Sockets::default(),
         standing,
-        Admission::new(&config.proxy),
+        Admission::new(&config.proxy, shared.tally.clone()),
         shared,
     )?;
     loop {
