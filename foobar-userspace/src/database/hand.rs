@@ -91,7 +91,8 @@ impl Hand {
                 order = orders.recv() => {
                     let Some(order) = order else { return };
                     let number = order.number;
-                    let report = self.carry_out(order).await;
+                    let yields = *yields.borrow();
+                    let report = self.carry_out(order, yields).await;
                     if heard.send(Heard::Report { number, report }).await.is_err() {
                         return;
                     }
@@ -140,11 +141,17 @@ impl Hand {
         })
     }
 
-    async fn carry_out(&mut self, order: Order) -> Report {
+    /// Whether the lock is this balancer's now.
+    async fn takes(&mut self, yields: bool) -> bool {
+        self.held = matches!(self.hold(yields).await, Ok(Hold::Own));
+        self.held
+    }
+
+    async fn carry_out(&mut self, order: Order, yields: bool) -> Report {
         let until = Instant::now() + order.within;
         let (task, member) = (order.task, self.member);
         // A member that has just come back is asked before its lock was due to be taken again.
-        if !self.held && !self.hold().await.unwrap_or(false) {
+        if !self.held && !self.takes(yields).await {
             return Report::Failed("its lock is not held".to_owned());
         }
         let done = match self.make {
