@@ -131,17 +131,12 @@ impl Arena<'_> {
                 true
             }
             Expected::Same => {
-                let begun = Instant::now();
-                while begun.elapsed() < WATCHED {
-                    thread::sleep(Duration::from_millis(100));
-                    if nemesis.needs_disk() && alarmed.is_none() && self.is_stalled() {
-                        alarmed = Some(ledger::now());
-                    }
+                if nemesis.needs_disk() {
+                    self.lab
+                        .wait("it is said that writes hang", || self.is_stalled())?;
+                    alarmed = Some(ledger::now());
                 }
-                ensure!(
-                    alarmed.is_some() || !nemesis.needs_disk(),
-                    "nobody said within {WATCHED:?} that writes do not come back"
-                );
+                thread::sleep(WATCHED);
                 is_another()
             }
             Expected::Nobody => {

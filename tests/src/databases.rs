@@ -86,7 +86,9 @@ impl Databases {
         match self {
             Self::None => bail!("this lab has no databases"),
             Self::Mariadb => mariadb::spawn(server, processes),
-            Self::Galera => galera::spawn(server, processes, galera::Join::Others),
+            Self::Galera => {
+                galera::bring_up(server, processes, galera::Join::Others, ("SELECT 1", "1"))
+            }
             Self::Mysql | Self::GroupReplication => mysql::spawn(server, processes),
         }?;
         wait_for(server)

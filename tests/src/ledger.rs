@@ -450,7 +450,7 @@ mod tests {
         );
         assert_eq!(
             ledger.outage(105),
-            Some(Duration::from_micros(200_010 - 105))
+            Some(Duration::from_micros(200_010 - 110))
         );
         assert_eq!(ledger.missing(&BTreeSet::from([1, 2, 4])), [3]);
     }

@@ -79,6 +79,10 @@ pub const LAB: &[Need] = &[
     },
     need("chromium", "chromium"),
     need("pebble", "pebble"),
+    need("dig", "bind9-dnsutils"),
+    need("openssl", "openssl"),
+    // A journal of a test's own, and the manager that the package is installed under.
+    need("systemd-cat", "systemd"),
     need(
         "/usr/lib/python3/dist-packages/websockets/__init__.py",
         "python3-websockets",

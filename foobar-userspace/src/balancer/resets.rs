@@ -15,28 +15,36 @@ pub struct Farewell {
 }
 
 impl Farewell {
-    /// To the client, as from the vip; to the backend, as from the client, where the way to it is known.
-    pub fn frames(&self) -> impl Iterator<Item = Emission> {
+    /// As from the vip.
+    #[must_use]
+    pub fn to_client(&self) -> Option<Emission> {
+        let Session {
+            macs,
+            ifindex,
+            server_next,
+            ..
+        } = self.session;
+        reset(macs, ifindex, self.vip, self.client, server_next)
+    }
+
+    /// As from the client, where the way to the backend is known.
+    #[must_use]
+    pub fn to_backend(&self) -> Option<Emission> {
+        if self.backend.flags & Backend::RESOLVED == 0 {
+            return None;
+        }
         let backend = SocketAddr::new(
             address(self.backend.address, self.vip.is_ipv4()),
             u16::from_be(self.backend.port as u16),
         );
-        let Session {
+        let Backend { macs, ifindex, .. } = self.backend;
+        reset(
             macs,
             ifindex,
-            client_next,
-            server_next,
-            ..
-        } = self.session;
-        let to_client = reset(macs, ifindex, self.vip, self.client, server_next);
-        let is_known = self.backend.flags & Backend::RESOLVED != 0;
-        let to_backend = is_known
-            .then(|| {
-                let Backend { macs, ifindex, .. } = self.backend;
-                reset(macs, ifindex, self.client, backend, client_next)
-            })
-            .flatten();
-        to_client.into_iter().chain(to_backend)
+            self.client,
+            backend,
+            self.session.client_next,
+        )
     }
 }
 
@@ -110,8 +118,8 @@ mod tests {
             ),
         ] {
             let farewell = farewell(client, vip, words);
-            let frames: Vec<Emission> = farewell.frames().collect();
-            let read: Vec<_> = frames.iter().map(read).collect();
+            let frames = [farewell.to_client(), farewell.to_backend()];
+            let read: Vec<_> = frames.iter().flatten().map(read).collect();
             assert_eq!(
                 read,
                 [
@@ -131,7 +139,7 @@ mod tests {
     fn a_backend_without_a_way_gets_none() {
         let mut farewell = farewell("198.51.100.7:51000", "10.0.0.10:3306", [1, 0, 0, 0]);
         farewell.backend.flags = 0;
-        assert_eq!(farewell.frames().count(), 1);
+        assert!(farewell.to_client().is_some() && farewell.to_backend().is_none());
     }
 
     fn farewell(client: &str, vip: &str, words: [u32; 4]) -> Farewell {

@@ -1,7 +1,7 @@
 //! Ends the sessions whose backends are lost: both ends hear of it at once, idle ones too.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
 };
 
@@ -25,9 +25,9 @@ pub fn end_lost(
     backends: &BTreeMap<u32, Backend>,
 ) -> Result<BTreeMap<u32, u64>, KernelError> {
     let tables = deployment.tables();
-    let v4 = lost(&tables.sessions_v4.contents()?, backends);
-    let v6 = lost(&tables.sessions_v6.contents()?, backends);
-    let farewells = v4
+    let v4 = lost(&tables.sessions_v4.contents_at_once()?, backends);
+    let v6 = lost(&tables.sessions_v6.contents_at_once()?, backends);
+    let farewells: Vec<_> = v4
         .iter()
         .filter_map(|(key, session)| {
             let client = address([key.address, 0, 0, 0], true);
@@ -36,9 +36,13 @@ pub fn end_lost(
         .chain(v6.iter().filter_map(|(key, session)| {
             let client = address(key.address, false);
             farewell(client, key.port, key.vip, *session, vips, backends)
-        }));
+        }))
+        .collect();
+    // Clients first: they have somebody else to ask.
     let frames: Vec<_> = farewells
-        .flat_map(|farewell| farewell.frames().collect::<Vec<_>>())
+        .iter()
+        .filter_map(Farewell::to_client)
+        .chain(farewells.iter().filter_map(Farewell::to_backend))
         .collect();
     deployment.emit(&frames)?;
     let tables = deployment.tables_mut();
@@ -55,13 +59,13 @@ pub fn end_lost(
 }
 
 fn lost<K: Copy>(
-    sessions: &HashMap<K, Session>,
+    sessions: &[(K, Session)],
     backends: &BTreeMap<u32, Backend>,
 ) -> Vec<(K, Session)> {
     sessions
         .iter()
         .filter(|(_, session)| !stands(session, backends))
-        .map(|(key, session)| (*key, *session))
+        .copied()
         .collect()
 }
 

@@ -141,17 +141,14 @@ impl Hand {
         })
     }
 
-    /// Whether the lock is this balancer's now.
-    async fn takes(&mut self, yields: bool) -> bool {
-        self.held = matches!(self.hold(yields).await, Ok(Hold::Own));
-        self.held
-    }
-
     async fn carry_out(&mut self, order: Order, yields: bool) -> Report {
         let until = Instant::now() + order.within;
         let (task, member) = (order.task, self.member);
         // A member that has just come back is asked before its lock was due to be taken again.
-        if !self.held && !self.takes(yields).await {
+        if !self.held && !yields {
+            self.held = matches!(self.hold(false).await, Ok(Hold::Own));
+        }
+        if !self.held {
             return Report::Failed("its lock is not held".to_owned());
         }
         let done = match self.make {

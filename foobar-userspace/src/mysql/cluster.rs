@@ -114,6 +114,8 @@ pub struct Cluster {
     hints: Vec<Lack>,
     /// The preflight held when all was well last.
     armed: bool,
+    /// As that, by what each member showed last, whether or not it answered: that all answer is asked when it comes to it.
+    sound: bool,
     /// Why a failover that is due does not take place.
     hindrance: Option<String>,
     role_changes: u64,
@@ -172,6 +174,7 @@ impl Cluster {
             lacks: Vec::new(),
             hints: Vec::new(),
             armed: false,
+            sound: false,
             hindrance: None,
             role_changes: 0,
             last_window: None,
@@ -394,10 +397,24 @@ impl Cluster {
         self.memory.unproved.contains(&server.0)
     }
 
-    /// A server that was seen closed since may be opened by somebody else.
-    fn forgive_closed(&mut self) {
+    /// A server that was seen closed since may be opened by somebody else; one whose term another member has was proved by
+    /// it, whoever asked for it.
+    fn forgive(&mut self) {
         if self.operation.is_some() {
             return;
+        }
+        let highest = self.highest_term();
+        let pictures = self
+            .members
+            .iter()
+            .filter_map(|member| member.picture.as_ref());
+        for picture in pictures {
+            if let Some(term) = &picture.term
+                && term.number == highest
+                && term.server != picture.server
+            {
+                self.memory.unproved.remove(&term.server.0);
+            }
         }
         let seen_since = |taken| self.opened.is_none_or(|opened| taken > opened);
         for member in self
@@ -413,7 +430,7 @@ impl Cluster {
 
     /// Reads the evidence anew.
     fn judge(&mut self, now: Now) -> Vec<Effect> {
-        self.forgive_closed();
+        self.forgive();
         let heard: Vec<bool> = (0..self.members.len())
             .map(|index| self.is_heard(index))
             .collect();
@@ -573,21 +590,27 @@ impl Cluster {
         {
             return;
         }
-        let candidates: Vec<Candidate<'_>> = self
-            .members
-            .iter()
-            .enumerate()
-            .map(|(index, member)| Candidate {
-                picture: member
-                    .picture
-                    .as_ref()
-                    .filter(|_| !member.is_gone(&self.limits)),
-                survey: member.survey.as_ref(),
-                is_primary: index == writer,
-            })
-            .collect();
-        self.lacks = preflight::for_promotion(&candidates, &self.limits.own);
-        self.hints = preflight::hints(&candidates);
+        let candidates = |is_shown: &dyn Fn(&Member) -> bool| -> Vec<Candidate<'_>> {
+            self.members
+                .iter()
+                .enumerate()
+                .map(|(index, member)| Candidate {
+                    picture: member.picture.as_ref().filter(|_| is_shown(member)),
+                    survey: member.survey.as_ref(),
+                    is_primary: index == writer,
+                })
+                .collect()
+        };
+        let own = &self.limits.own;
+        let sound = preflight::for_promotion(&candidates(&|_| true), own).is_empty();
+        let shown = candidates(&|member| !member.is_gone(&self.limits));
+        let (lacks, hints) = (
+            preflight::for_promotion(&shown, own),
+            preflight::hints(&shown),
+        );
+        self.sound = self.limits.mode == Mode::Promote && sound;
+        self.lacks = lacks;
+        self.hints = hints;
         self.armed = self.limits.mode == Mode::Promote && self.lacks.is_empty();
     }
 }

@@ -125,6 +125,20 @@ fn a_primary_and_a_replica_lost_together_promote_nobody() {
 }
 
 #[test]
+fn a_replica_that_was_away_when_the_primary_died_is_waited_for() {
+    let mut world = alone();
+    world.happen(&of_first(Fault::Hide(2)));
+    world.run(20);
+    world.happen(&Event::Kill(0));
+    world.run(20);
+    assert_eq!((world.writer(0), world.automatic), (None, 0), "N3");
+    world.happen(&of_first(Fault::Show(2)));
+    world.run(50);
+    assert_eq!((world.writer(0), world.automatic), (Some(1), 1));
+    world.assert_nothing_lost();
+}
+
+#[test]
 fn a_wrong_password_and_a_sleeping_controller_are_no_deaths() {
     let mut world = alone();
     for member in 0..3 {
@@ -218,6 +232,18 @@ fn a_follower_finishes_the_failover_of_a_leader_that_died_in_the_middle() {
         world.assert_nothing_lost();
     }
     assert_eq!(finished, 24, "whenever the leader died");
+}
+
+#[test]
+fn a_leader_that_wakes_with_a_term_of_its_own_in_hand_sees_who_proved_it() {
+    let mut world = pair();
+    world.happen(&Event::Kill(0));
+    world.run(16);
+    let phase = world.balancers[0].cluster.status().operation;
+    assert_eq!(phase.as_deref(), Some("a failover: lapse"));
+    world.happen(&of_first(Fault::Sleep(60)));
+    world.run(100);
+    assert_eq!((world.writer(0), world.writer(1)), (Some(1), Some(1)));
 }
 
 #[test]

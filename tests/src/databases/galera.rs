@@ -3,12 +3,14 @@
 use std::{
     fs::{self, File},
     process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use foobar::config::Host;
 
-use super::{address, home, mariadb, process, schema, sql, wait_for, wait_until};
+use super::{PATIENCE, address, home, mariadb, process, schema, sql};
 use crate::{in_namespace, processes::Processes, template};
 
 /// How a node comes into the cluster.
@@ -45,18 +47,48 @@ pub fn start(servers: &[&Host], processes: &Processes) -> Result<()> {
     let [first, others @ ..] = servers else {
         bail!("no servers");
     };
-    spawn(&first.name, processes, Join::Found)?;
-    wait_for(&first.name)?;
+    bring_up(&first.name, processes, Join::Found, ("SELECT 1", "1"))?;
     sql(&first.name, &schema())?;
     // One after the other: a donor serves one state transfer at a time.
     for (server, size) in others.iter().zip(2..) {
-        spawn(&server.name, processes, Join::Others)?;
-        wait_until(&server.name, READY, &format!("{size} Synced ON"))?;
+        let ready = format!("{size} Synced ON");
+        bring_up(&server.name, processes, Join::Others, (READY, &ready))?;
     }
     Ok(())
 }
 
-pub fn spawn(server: &str, processes: &Processes, join: Join) -> Result<()> {
+/// Starts a node until a query has its answer; again where it gives up, as a unit would: it ends when it does not find the
+/// others in time.
+pub fn bring_up(
+    server: &str,
+    processes: &Processes,
+    join: Join,
+    (query, wanted): (&str, &str),
+) -> Result<()> {
+    let name = process(server);
+    for _ in 0..ATTEMPTS {
+        spawn(server, processes, join)?;
+        let begun = Instant::now();
+        while processes.is_running(&name) {
+            ensure!(
+                begun.elapsed() < PATIENCE * 2,
+                "{server} does not come to be ready"
+            );
+            if sql(server, query).is_ok_and(|found| found == wanted) {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+    let log = fs::read_to_string(home(server).join("error.log")).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    bail!(
+        "{server} ended {ATTEMPTS} times before it was ready\n{}",
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    )
+}
+
+fn spawn(server: &str, processes: &Processes, join: Join) -> Result<()> {
     let mut command = in_namespace(server, "unshare");
     // Not root: the daemon of rsync would drop to nobody, and not reach the files. The daemon also asks for its clients'
     // names, ten seconds for each where nobody answers.
@@ -82,6 +114,7 @@ pub fn spawn(server: &str, processes: &Processes, join: Join) -> Result<()> {
     processes.spawn(&process(server), &mut command)
 }
 
+const ATTEMPTS: u32 = 4;
 const READY: &str = "SELECT CONCAT_WS(' ', \
     (SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'wsrep_cluster_size'), \
     (SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'wsrep_local_state_comment'), \
@@ -97,6 +130,6 @@ wsrep-node-name = {name}
 wsrep-node-address = {address}
 wsrep-sst-method = rsync
 innodb-autoinc-lock-mode = 2
-wsrep-provider-options = \"gcache.size=32M;evs.keepalive_period=PT0.3S;evs.suspect_timeout=PT1S;\
-evs.inactive_timeout=PT2S;evs.inactive_check_period=PT0.3S\"
+wsrep-provider-options = \"gcache.size=32M;evs.keepalive_period=PT0.5S;evs.suspect_timeout=PT3S;\
+evs.inactive_timeout=PT6S;evs.inactive_check_period=PT0.5S;evs.install_timeout=PT5S;pc.wait_prim_timeout=PT60S\"
 ";

@@ -410,7 +410,7 @@ impl Cluster {
                 return Err(format!("the last failover was {} s ago", since.as_secs()));
             }
         }
-        if !self.armed {
+        if !self.sound {
             return Err("the preflight did not hold when all was well".to_owned());
         }
         if !self.leads {
@@ -463,7 +463,7 @@ impl Cluster {
             || !all_answer
             || !settled
             || !self.leads
-            || !self.armed
+            || !self.sound
             || self.memory.paused.is_some()
         {
             return Vec::new();
