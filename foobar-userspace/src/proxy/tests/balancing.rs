@@ -18,7 +18,8 @@ async fn named(name: &'static str) -> Backend {
 #[test]
 fn requests_are_spread_over_the_backends() {
     run(async {
-        for balance in ["p2c", "least-connections", "round-robin"] {
+        // p2c goes by latency: one stall of a busy machine makes one backend rare, not absent.
+        for (balance, least) in [("p2c", 1), ("least-connections", 5), ("round-robin", 20)] {
             let backends = [named("one").await, named("two").await, named("three").await];
             let more = format!("balance = \"{balance}\"");
             let proxy = Proxy::new(&more, &[&backends[0], &backends[1], &backends[2]]).await;
@@ -28,7 +29,7 @@ fn requests_are_spread_over_the_backends() {
             let asked: Vec<_> = backends.iter().map(Backend::asked).collect();
             assert_eq!(asked.iter().sum::<usize>(), 60, "{balance}");
             assert!(
-                asked.iter().all(|count| *count >= 5),
+                asked.iter().all(|count| *count >= least),
                 "{balance}: {asked:?}"
             );
         }
