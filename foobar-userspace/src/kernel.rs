@@ -16,6 +16,7 @@ mod object;
 pub mod pinned;
 mod plain;
 mod table;
+mod tcx;
 mod trial;
 
 use std::{collections::BTreeMap, fmt, fs, path::PathBuf};

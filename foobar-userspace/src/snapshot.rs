@@ -61,16 +61,7 @@ pub fn rate(earlier: &Snapshot, later: &mut Snapshot) {
             }
         }
     }
-    // Ten thousand rules are not looked for one by one.
-    let before: HashMap<(&str, &str), Count> = earlier
-        .rules
-        .iter()
-        .map(|rule| ((rule.policy.as_str(), rule.rule.as_str()), rule.count))
-        .collect();
-    for rule in &mut later.rules {
-        let before = before.get(&(rule.policy.as_str(), rule.rule.as_str()));
-        clock.count(before.copied().unwrap_or_default(), &mut rule.count);
-    }
+    clock.rules(&earlier.rules, &mut later.rules);
     sites::rate(&earlier.sites, &mut later.sites, clock.0);
     for service in &mut later.services {
         let before = find(&earlier.services, |known| {
@@ -112,6 +103,32 @@ impl Clock {
             packets: self.rate(before.packets, now.packets),
             bytes: self.rate(before.bytes, now.bytes),
         });
+    }
+
+    /// Ten thousand rules are not looked for one by one: most often both are of one ruleset, in one order.
+    fn rules(&self, earlier: &[RuleCounters], later: &mut [RuleCounters]) {
+        fn name(rule: &RuleCounters) -> (&str, &str) {
+            (&rule.policy, &rule.rule)
+        }
+        let same = earlier.len() == later.len()
+            && earlier
+                .iter()
+                .zip(&*later)
+                .all(|(before, now)| name(before) == name(now));
+        if same {
+            for (before, now) in earlier.iter().zip(later) {
+                self.count(before.count, &mut now.count);
+            }
+            return;
+        }
+        let before: HashMap<_, Count> = earlier
+            .iter()
+            .map(|rule| (name(rule), rule.count))
+            .collect();
+        for rule in later {
+            let before = before.get(&name(rule)).copied().unwrap_or_default();
+            self.count(before, &mut rule.count);
+        }
     }
 
     fn traffic(&self, before: TrafficCount, now: &mut TrafficCount) {

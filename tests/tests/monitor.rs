@@ -672,7 +672,7 @@ above = "90%"
 
 #[test]
 fn the_dashboard_draws_what_happens_in_a_browser() {
-    let estate = Estate::up(WATCHED, |_| {});
+    let estate = Estate::up_with(Databases::default(), WATCHED, |_| {});
     let _load = estate.load();
     let mut browser = Browser::open("lb1", estate.files.path(), "http://127.0.0.1:9100/");
     let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/screenshots");
@@ -689,13 +689,21 @@ fn the_dashboard_draws_what_happens_in_a_browser() {
         "all is well",
         "document.getElementById('state-text').textContent === 'all well'",
     );
-    browser.screenshot(&pictures.join("dashboard-dark.png"));
-    browser.press("t");
     browser.wait(
-        "the theme turns",
-        "['light', 'dark'].includes(document.documentElement.dataset.theme)",
+        "the databases are drawn with role and lag",
+        "document.querySelector('.member.primary .role').textContent === 'primary' \
+         && document.querySelectorAll('.member progress:not([hidden])').length === 2",
     );
-    browser.screenshot(&pictures.join("dashboard-light.png"));
+    for _ in ["to light or dark", "to the other"] {
+        browser.press("t");
+        browser.wait(
+            "the theme turns",
+            "['light', 'dark'].includes(document.documentElement.dataset.theme)",
+        );
+        let theme = browser.evaluate("document.documentElement.dataset.theme");
+        let theme = theme.as_str().expect("a theme");
+        browser.screenshot(&pictures.join(format!("dashboard-{theme}.png")));
+    }
     browser.press("?");
     browser.wait("keys are told", "!document.getElementById('keys').hidden");
     browser.press("?");

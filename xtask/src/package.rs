@@ -26,6 +26,7 @@ pub fn run(
     let product = Product::build(workspace, steps, &tools, profile)?;
     let package = build(workspace, steps, &product.foobar, profile)?;
     verify(workspace, steps, &package)?;
+    install(workspace, steps, &product, &package)?;
     println!("{}", package.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -45,7 +46,8 @@ fn build(
     let mut command = Command::new(cargo_deb);
     command
         .current_dir(&workspace.root)
-        .args(["--no-build", "--no-strip", "--package", "foobar-userspace"])
+        .args(["--no-build", "--package", "foobar-userspace"])
+        .args(packing(profile))
         .args(["--profile", profile_name(profile)])
         .arg("--output")
         .arg(output.join("foobar.deb"));
@@ -80,6 +82,22 @@ fn verify(workspace: &Workspace, steps: &mut Steps, package: &Path) -> Result<()
     Ok(())
 }
 
+/// Installs, runs, upgrades and purges it under a service manager of its own.
+fn install(
+    workspace: &Workspace,
+    steps: &mut Steps,
+    product: &Product,
+    package: &Path,
+) -> Result<()> {
+    let mut test = workspace.cargo();
+    test.args(["test", "--package", "foobar-tests", "--test", "package"])
+        .args(["--", "--ignored", "--nocapture"])
+        .env("FOOBAR_DEB", package);
+    product.announce(&mut test);
+    steps.run("package-test", "installing it under systemd", &mut test)?;
+    Ok(())
+}
+
 const CONTENTS: &[&str] = &[
     "usr/bin/foobar",
     "usr/lib/systemd/system/foobar.service",
@@ -95,8 +113,10 @@ const CONTENTS: &[&str] = &[
     "usr/share/foobar/grafana/foobar.json",
     "usr/share/doc/foobar/examples/foobar.toml",
     "usr/share/doc/foobar/operators/install.md",
+    "usr/share/doc/foobar/operators/incidents/locked-out.md",
     "DEBIAN/postinst",
     "DEBIAN/prerm",
+    "DEBIAN/postrm",
 ];
 
 /// What the product writes about itself.
@@ -126,6 +146,14 @@ fn accompany(foobar: &Path, stage: &Path) -> Result<()> {
         says(&["config", "schema"])?,
     )?;
     Ok(())
+}
+
+/// A debug build is an eighth of its size without its symbols, and is not worth the minutes of the best compression.
+fn packing(profile: Profile) -> &'static [&'static str] {
+    match profile {
+        Profile::Dev => &["--strip", "--fast"],
+        Profile::Release => &["--no-strip"],
+    }
 }
 
 fn profile_name(profile: Profile) -> &'static str {

@@ -26,8 +26,8 @@ pub fn present(
     text: impl FnOnce() -> String,
 ) -> Result<(), Failure> {
     match output {
-        Output::Json => say(&json(command, value, serde_json::to_string_pretty)),
-        Output::Jsonl => say(&json(command, value, serde_json::to_string)),
+        Output::Json => say(&json(command, value, Layout::Pretty)),
+        Output::Jsonl => say(&json(command, value, Layout::OneLine)),
         Output::Table | Output::Wide => say(&text()),
     }
 }
@@ -49,19 +49,33 @@ pub struct Rows<'a, T> {
     pub rows: &'a [T],
 }
 
-fn json(
-    command: &str,
-    value: &impl Serialize,
-    render: impl Fn(&serde_json::Value) -> serde_json::Result<String>,
-) -> String {
-    let mut envelope = serde_json::json!({ "schema": format!("foobar/{command}/v1") });
-    if let (Some(envelope), Ok(serde_json::Value::Object(fields))) =
-        (envelope.as_object_mut(), serde_json::to_value(value))
-    {
-        envelope.extend(fields);
-    }
-    let text = render(&envelope).unwrap_or_else(|_| envelope.to_string());
-    format!("{text}\n")
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    Pretty,
+    OneLine,
+}
+
+fn json(command: &str, value: &impl Serialize, layout: Layout) -> String {
+    let schema = format!("foobar/{command}/v1");
+    let envelope = Envelope {
+        schema: &schema,
+        value,
+    };
+    let text = match layout {
+        Layout::Pretty => serde_json::to_string_pretty(&envelope),
+        Layout::OneLine => serde_json::to_string(&envelope),
+    };
+    let mut text = text.unwrap_or_else(|_| serde_json::json!({ "schema": schema }).to_string());
+    text.push('\n');
+    text
+}
+
+/// Written as it goes: a tree of ten thousand rules in between takes longer than all the rest.
+#[derive(Serialize)]
+struct Envelope<'a, T> {
+    schema: &'a str,
+    #[serde(flatten)]
+    value: &'a T,
 }
 
 /// Heads over columns; numbers to the right.
@@ -124,7 +138,8 @@ pub fn bad(text: impl ToString) -> Cell {
 /// `48.2k`: three digits that count; rates below ten keep a decimal.
 pub fn short(number: f64) -> String {
     const UNITS: [&str; 6] = ["", "k", "M", "G", "T", "P"];
-    let mut scaled = number;
+    // The sum of no numbers is -0.0.
+    let mut scaled = number + 0.0;
     let mut unit = 0;
     while scaled >= 999.5 && unit + 1 < UNITS.len() {
         scaled /= 1_000.0;
@@ -188,6 +203,7 @@ mod tests {
     fn numbers_keep_three_digits() {
         for (number, expected) in [
             (0.0, "0"),
+            (-0.0, "0"),
             (0.5, "0.5"),
             (7.0, "7"),
             (999.0, "999"),
@@ -203,7 +219,7 @@ mod tests {
 
     #[test]
     fn an_envelope_names_its_schema_first_and_is_one_line_when_streamed() {
-        let line = json("set-list", &Rows { rows: &[1, 2] }, serde_json::to_string);
+        let line = json("set-list", &Rows { rows: &[1, 2] }, Layout::OneLine);
         assert_eq!(line, "{\"schema\":\"foobar/set-list/v1\",\"rows\":[1,2]}\n");
     }
 

@@ -1,5 +1,9 @@
 //! The proxy of this node under the controller: what it is given, when it changes, what it reports.
 
+mod files;
+mod report;
+mod serving;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
@@ -10,28 +14,26 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use self::{files::stamps, serving::endpoints};
 use super::{
-    balancing::{Remark, Wishes},
+    balancing::Wishes,
     chain,
     checks::{Checks, Observation, Probing},
-    upstreams::{SitePlan, Upstreams, endpoint},
+    upstreams::{SitePlan, Upstreams},
 };
 use crate::{
     acme::{self, Orders, Proof, Validity, Wanted},
-    admin::api::CertificateLine,
     config::{self, Config, Diagnostics},
     probe::{self, Secrecy},
     proxy::{
-        AccessTap, BackendTls, Memory, Report, Shared, Site, SiteBackend, Sites,
+        AccessTap, Memory, Report, Shared,
         admission::Admission,
-        crew::{Crew, Standing},
+        crew::Crew,
         material::{Material, TicketBook},
         sockets::{BindError, Sockets},
         tls::{Flaw, Identity},
-        welcome::{Doorway, Purpose},
     },
     tally::Tally,
 };
@@ -203,7 +205,17 @@ impl Proxying {
         self.secrecy.store(Arc::new(self.secrets()));
         self.checks.aim(self.upstreams.aims());
         self.tell();
+        self.resize();
         self.order();
+    }
+
+    /// As many workers as the configuration says, without a restart.
+    fn resize(&mut self) {
+        let (workers, patience) = (workers(&self.config), self.config.drain);
+        let Some(crew) = &mut self.crew else { return };
+        if let Err(error) = crew.resize(workers, patience) {
+            tracing::error!("the proxy keeps {} workers: {}", crew.size(), chain(&error));
+        }
     }
 
     /// What ACME brought for these sites until now.
@@ -326,107 +338,6 @@ impl Proxying {
         }
     }
 
-    fn standing(&self) -> Standing {
-        let plan = self.upstreams.plan();
-        let mut doorway = Doorway {
-            fronts: self.material.fronts.clone(),
-            challenges: self.proving_certificates(),
-            ..Doorway::default()
-        };
-        for site in &plan.sites {
-            let service = &site.service;
-            doorway.ids.insert(service.name.clone(), site.id);
-            for endpoint in &service.listen {
-                if !service.proxy_protocol_from.is_empty() {
-                    let from = service.proxy_protocol_from.clone();
-                    doorway.proxied_by.insert(*endpoint, from);
-                }
-                if let Some(jail) = &service.jail {
-                    let name = service.name.as_str().into();
-                    doorway.jails.insert(*endpoint, (name, jail.clone()));
-                }
-            }
-        }
-        Standing {
-            doorway: Arc::new(doorway),
-            sites: Arc::new(self.sites()),
-            endpoints: endpoints(plan),
-        }
-    }
-
-    fn sites(&self) -> Sites {
-        let sites = self.upstreams.plan().sites.iter().map(|site| {
-            let service = &site.service;
-            let texts = self.material.pages.get(&service.name);
-            let bytes = |text: &Arc<[u8]>| Bytes::copy_from_slice(text);
-            let backends = self
-                .upstreams
-                .standings(site)
-                .into_iter()
-                .zip(&service.backends)
-                .map(|(standing, backend)| SiteBackend {
-                    name: endpoint(backend),
-                    id: standing.id,
-                    address: standing.address,
-                    weight: standing.weight,
-                    availability: standing.availability,
-                    since: standing.since,
-                    tls: self.upstream(service, backend),
-                });
-            Site {
-                name: service.name.as_str().into(),
-                id: site.id,
-                backends: backends.collect(),
-                pages: texts
-                    .map(|texts| {
-                        let pages = texts.errors.iter();
-                        pages.map(|(status, text)| (*status, bytes(text))).collect()
-                    })
-                    .unwrap_or_default(),
-                maintenance_page: texts
-                    .and_then(|texts| texts.maintenance.as_ref())
-                    .map(bytes),
-                service: service.clone(),
-            }
-        });
-        let proofs = self.proofs.values().flatten();
-        let challenges = proofs.map(|proof| (proof.token.clone(), proof.key_authorization.clone()));
-        Sites::new(self.generation, sites.collect(), challenges.collect())
-    }
-
-    fn upstream(
-        &self,
-        service: &config::L7Service,
-        backend: &config::Backend,
-    ) -> Option<BackendTls> {
-        let side = self.material.backends.get(&service.name)?;
-        let upstream = side.of(&backend.host, backend.port)?;
-        Some(BackendTls {
-            config: upstream.config.clone(),
-            name: upstream.name.clone(),
-        })
-    }
-
-    fn secrets(&self) -> HashMap<u32, Secrecy> {
-        let sites = self.upstreams.plan().sites.iter();
-        sites
-            .flat_map(|site| {
-                site.backends
-                    .iter()
-                    .zip(&site.service.backends)
-                    .map(move |pair| (site, pair))
-            })
-            .filter_map(|(site, (id, backend))| {
-                let tls = self.upstream(&site.service, backend)?;
-                let secrecy = Secrecy {
-                    config: tls.config,
-                    name: tls.name,
-                };
-                Some((*id, secrecy))
-            })
-            .collect()
-    }
-
     /// A worker lost a backend under a request, or could not reach it: its check does not wait for its turn.
     pub fn doubt(&self, site: &str, backend: &str) {
         if let Some(id) = self.upstreams.find(site, backend) {
@@ -501,96 +412,6 @@ impl Proxying {
         })
     }
 
-    /// For who asks by `acme-tls/1`, by name.
-    fn proving_certificates(&self) -> BTreeMap<String, Arc<rustls::ServerConfig>> {
-        let proofs = self.proofs.values().flatten();
-        proofs
-            .filter(|proof| proof.challenge == config::AcmeChallenge::TlsAlpn01)
-            .filter_map(
-                |proof| match Identity::proving(&proof.name, &proof.digest) {
-                    Ok(config) => Some((proof.name.clone(), Arc::new(config))),
-                    Err(error) => {
-                        tracing::warn!(name = proof.name, "cannot be proved: {}", chain(&error));
-                        None
-                    }
-                },
-            )
-            .collect()
-    }
-
-    pub fn certificates(&self) -> Vec<CertificateLine> {
-        let rfc3339 = |moment| humantime::format_rfc3339_seconds(moment).to_string();
-        let fronts = self.material.by_service.iter();
-        fronts
-            .flat_map(|(service, front)| {
-                front.identities.iter().map(move |identity| {
-                    let facts = &identity.facts;
-                    let left = facts.not_after.duration_since(SystemTime::now());
-                    CertificateLine {
-                        service: format!("l7.{service}"),
-                        path: facts.path.display().to_string(),
-                        names: facts.names.clone(),
-                        issuer: facts.issuer.clone(),
-                        serial: facts.serial.clone(),
-                        algorithm: facts.algorithm.to_owned(),
-                        not_before: rfc3339(facts.not_before),
-                        not_after: rfc3339(facts.not_after),
-                        days_left: left.map_or(0, |left| left.as_secs() / DAY.as_secs()),
-                        stapled: facts.stapled,
-                    }
-                })
-            })
-            .collect()
-    }
-
-    pub fn remarks(&self) -> Vec<Remark> {
-        let mut remarks = self.upstreams.remarks();
-        let doubts = self.material.doubts.iter();
-        remarks
-            .extend(doubts.map(|flaw| Remark::grave(format!("{}; {}", flaw.message, flaw.cure))));
-        let now = SystemTime::now();
-        for (service, front) in &self.material.by_service {
-            for identity in &front.identities {
-                let facts = &identity.facts;
-                let Ok(left) = facts.not_after.duration_since(now) else {
-                    continue;
-                };
-                let lifetime = facts
-                    .not_after
-                    .duration_since(facts.not_before)
-                    .unwrap_or_default();
-                if left < SOON.min(lifetime / 4) {
-                    remarks.push(Remark::note(format!(
-                        "l7.{service}: {} ends in {} days; renew it",
-                        facts.path.display(),
-                        left.as_secs() / DAY.as_secs()
-                    )));
-                }
-            }
-        }
-        for (service, why) in &self.acme_troubles {
-            remarks.push(Remark::grave(format!(
-                "l7.{service}: no certificate could be obtained, it is tried again: {why}"
-            )));
-        }
-        if let Some(crew) = &self.crew {
-            let faults = crew.admission().faults();
-            if faults > 0 {
-                remarks.push(Remark::grave(format!(
-                    "the proxy: {faults} connections ended by a fault of foobar's own; please report it"
-                )));
-            }
-            let wanted = workers(&self.config);
-            if wanted != crew.size() {
-                remarks.push(Remark::note(format!(
-                    "the proxy runs {} workers; {wanted} of them is for the next start",
-                    crew.size()
-                )));
-            }
-        }
-        remarks
-    }
-
     /// Ends: `how` the sockets are left.
     pub async fn end(mut self, how: Ending) {
         let patience = self.config.drain;
@@ -625,24 +446,6 @@ fn ask(check: config::Check, address: SocketAddr, secrecy: Option<Secrecy>) -> P
     })
 }
 
-fn endpoints(plan: &SitePlan) -> BTreeMap<SocketAddr, Purpose> {
-    let sites = plan.sites.iter();
-    sites
-        .flat_map(|site| {
-            let service = &site.service;
-            let redirect = service
-                .redirect
-                .iter()
-                .map(|endpoint| (*endpoint, Purpose::Redirect));
-            let listen = service
-                .listen
-                .iter()
-                .map(|endpoint| (*endpoint, Purpose::Tls));
-            redirect.chain(listen)
-        })
-        .collect()
-}
-
 fn workers(config: &config::Proxy) -> usize {
     config.workers.map_or_else(
         || thread::available_parallelism().map_or(1, usize::from),
@@ -650,43 +453,5 @@ fn workers(config: &config::Proxy) -> usize {
     )
 }
 
-/// When each file that the sites name was changed last.
-fn stamps(plan: &SitePlan) -> BTreeMap<PathBuf, Option<SystemTime>> {
-    let mut files: BTreeSet<&Path> = BTreeSet::new();
-    for site in &plan.sites {
-        let tls = &site.service.tls;
-        for certificate in &tls.certificates {
-            files.insert(&certificate.cert);
-            files.extend(certificate.ocsp.as_deref());
-            if let config::Secret::File(path) = &certificate.key {
-                files.insert(path);
-            }
-        }
-        files.extend(tls.client.as_ref().map(|client| client.ca.as_path()));
-        if let Some(tls) = &site.service.backend_tls {
-            files.insert(&tls.ca);
-            if let Some((cert, key)) = &tls.identity {
-                files.insert(cert);
-                if let config::Secret::File(path) = key {
-                    files.insert(path);
-                }
-            }
-        }
-        files.extend(site.service.pages.errors.values().map(PathBuf::as_path));
-        files.extend(site.service.pages.maintenance.as_deref());
-    }
-    let changed = |path: &Path| {
-        std::fs::metadata(path)
-            .and_then(|file| file.modified())
-            .ok()
-    };
-    files
-        .into_iter()
-        .map(|path| (path.to_owned(), changed(path)))
-        .collect()
-}
-
 const REPORTS: usize = 256;
 const REFRESH: Duration = Duration::from_secs(5);
-const DAY: Duration = Duration::from_secs(86_400);
-const SOON: Duration = Duration::from_secs(14 * 86_400);

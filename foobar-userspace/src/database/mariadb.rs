@@ -336,5 +336,6 @@ const QUESTIONS: Questions = Questions {
     heartbeat: "SHOW ALL SLAVES STATUS",
     heartbeat_column: "Slave_heartbeat_period",
     unbound: "SELECT DISTINCT GRANTEE FROM information_schema.USER_PRIVILEGES \
-        WHERE PRIVILEGE_TYPE IN ('SUPER', 'READ_ONLY ADMIN', 'READ ONLY ADMIN') AND GRANTEE NOT LIKE '%@_localhost_'",
+        WHERE PRIVILEGE_TYPE IN ('SUPER', 'READ_ONLY ADMIN', 'READ ONLY ADMIN') AND GRANTEE NOT LIKE '%@_localhost_' \
+        AND GRANTEE NOT LIKE '_root_@%'",
 };

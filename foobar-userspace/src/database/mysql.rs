@@ -289,5 +289,6 @@ const QUESTIONS: Questions = Questions {
         WHERE CHANNEL_NAME = '' AND HOST <> ''",
     heartbeat_column: "HEARTBEAT_INTERVAL",
     unbound: "SELECT DISTINCT GRANTEE FROM information_schema.USER_PRIVILEGES \
-        WHERE PRIVILEGE_TYPE IN ('SUPER', 'CONNECTION_ADMIN') AND GRANTEE NOT LIKE '%@_localhost_'",
+        WHERE PRIVILEGE_TYPE IN ('SUPER', 'CONNECTION_ADMIN') AND GRANTEE NOT LIKE '%@_localhost_' \
+        AND GRANTEE NOT LIKE '_root_@%'",
 };

@@ -46,31 +46,37 @@ impl Tables {
     /// # Errors
     /// When the kernel refuses to be read.
     pub fn counters(&self) -> Result<Counters, KernelError> {
-        let labels = self.labels_by_id()?;
+        let mut labels = self.labels_by_kind()?;
+        let mut of = |kind| labels.remove(&kind).unwrap_or_default();
         Ok(Counters {
             taken_at: clock::monotonic(),
-            interfaces: of_kind(&labels, LabelKey::INTERFACE)
+            interfaces: of(LabelKey::INTERFACE)
+                .into_iter()
                 .map(|(id, label)| {
                     Ok(Interface {
-                        label: label.to_owned(),
+                        label,
                         verdicts: self.verdicts(id)?,
                     })
                 })
                 .collect::<Result<_, KernelError>>()?,
-            rules: labelled(&labels, LabelKey::RULE, &self.rules)?,
-            vips: labelled(&labels, LabelKey::VIP, &self.vip_traffic)?,
-            backends: labelled(&labels, LabelKey::BACKEND, &self.backend_traffic)?,
-            sites: owned(&labels, LabelKey::SITE),
-            site_backends: owned(&labels, LabelKey::SITE_BACKEND),
+            rules: labelled(of(LabelKey::RULE), &self.rules)?,
+            vips: labelled(of(LabelKey::VIP), &self.vip_traffic)?,
+            backends: labelled(of(LabelKey::BACKEND), &self.backend_traffic)?,
+            sites: of(LabelKey::SITE),
+            site_backends: of(LabelKey::SITE_BACKEND),
         })
     }
 
-    fn labels_by_id(&self) -> Result<BTreeMap<(u32, u32), String>, KernelError> {
-        let labels = self.label_texts()?;
-        Ok(labels
-            .into_iter()
-            .map(|(key, text)| ((key.kind, key.id), text))
-            .collect())
+    /// Ids and their labels, ascending; ten thousand a second, so neither hashed nor copied.
+    fn labels_by_kind(&self) -> Result<BTreeMap<u32, Vec<(u32, String)>>, KernelError> {
+        let mut kinds: BTreeMap<u32, Vec<(u32, String)>> = BTreeMap::new();
+        for (key, text) in self.label_list()? {
+            kinds.entry(key.kind).or_default().push((key.id, text));
+        }
+        for labels in kinds.values_mut() {
+            labels.sort_unstable_by_key(|(id, _)| *id);
+        }
+        Ok(kinds)
     }
 
     /// Of an interface.
@@ -137,31 +143,17 @@ impl Tables {
     }
 }
 
-type Labels = BTreeMap<(u32, u32), String>;
-
-fn of_kind(labels: &Labels, kind: u32) -> impl Iterator<Item = (u32, &str)> {
-    labels
-        .range((kind, 0)..=(kind, u32::MAX))
-        .map(|((_, id), text)| (*id, text.as_str()))
-}
-
-fn owned(labels: &Labels, kind: u32) -> Vec<(u32, String)> {
-    of_kind(labels, kind)
-        .map(|(id, text)| (id, text.to_owned()))
-        .collect()
-}
-
 /// The counters of all labels of a kind, in the order of the ids.
 fn labelled<V: Field + Default + Sum>(
-    labels: &Labels,
-    kind: u32,
+    labels: Vec<(u32, String)>,
     counters: &CounterTable<V>,
 ) -> Result<Vec<(String, V)>, KernelError> {
-    let Some(last) = of_kind(labels, kind).map(|(id, _)| id).last() else {
+    let Some((last, _)) = labels.last() else {
         return Ok(Vec::new());
     };
     let values = counters.first(last + 1)?;
-    Ok(of_kind(labels, kind)
-        .filter_map(|(id, label)| Some((label.to_owned(), *values.get(id as usize)?)))
+    Ok(labels
+        .into_iter()
+        .filter_map(|(id, label)| Some((label, *values.get(id as usize)?)))
         .collect())
 }

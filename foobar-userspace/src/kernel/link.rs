@@ -21,7 +21,7 @@ use super::{
     bpffs::{self, Pins},
     device::Device,
     error::errno,
-    object,
+    object, tcx,
 };
 use crate::config::XdpMode;
 
@@ -147,10 +147,9 @@ pub(super) fn is_attached(
     match egress_mode {
         EgressMode::Tcx => {
             let egress = object::egress(object)?.info().map(|info| info.id()).ok();
-            let on_device = SchedClassifier::query_tcx(&hook.device, TcAttachType::Egress)
-                .map_err(|error| failed("ask for the tcx programs", hook, error))?
-                .1;
-            Ok(on_device.iter().any(|program| Some(program.id()) == egress))
+            let on_device = tcx::on_egress(device.index)
+                .map_err(|error| failed("ask for the tcx programs", hook, error))?;
+            Ok(on_device.into_iter().any(|program| Some(program) == egress))
         }
         // A filter goes with its device alone.
         EgressMode::Clsact => Ok(true),
@@ -220,11 +219,10 @@ fn attach_tcx(
 ) -> Result<Outcome<EgressMode>, KernelError> {
     let path = pins.link(&hook.interface, Direction::Egress);
     if let Some(link) = pinned(&path, hook)? {
-        let on_device = SchedClassifier::query_tcx(&hook.device, TcAttachType::Egress)
-            .map_err(|error| failed("ask for the tcx programs", hook, error))?
-            .1;
+        let on_device = tcx::on_egress(device(hook)?.index)
+            .map_err(|error| failed("ask for the tcx programs", hook, error))?;
         let ours = program_of(&link);
-        if on_device.iter().any(|program| Some(program.id()) == ours) {
+        if on_device.into_iter().any(|program| Some(program) == ours) {
             match replace_egress(program, link) {
                 Ok(()) => return Ok(Outcome::Replaced(EgressMode::Tcx)),
                 Err(error) if severed(&error) => {}

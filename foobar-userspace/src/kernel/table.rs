@@ -662,6 +662,10 @@ impl Tables {
     /// # Errors
     /// When the kernel refuses.
     pub fn label_texts(&self) -> Result<HashMap<LabelKey, String>, KernelError> {
+        Ok(self.label_list()?.into_iter().collect())
+    }
+
+    pub(super) fn label_list(&self) -> Result<Vec<(LabelKey, String)>, KernelError> {
         let labels = self.labels.contents_at_once()?;
         Ok(labels
             .into_iter()

@@ -397,10 +397,24 @@ impl Cluster {
         self.memory.unproved.contains(&server.0)
     }
 
-    /// A server that was seen closed since may be opened by somebody else.
-    fn forgive_closed(&mut self) {
+    /// A server that was seen closed since may be opened by somebody else; one whose term another member has was proved by
+    /// it, whoever asked for it.
+    fn forgive(&mut self) {
         if self.operation.is_some() {
             return;
+        }
+        let highest = self.highest_term();
+        let pictures = self
+            .members
+            .iter()
+            .filter_map(|member| member.picture.as_ref());
+        for picture in pictures {
+            if let Some(term) = &picture.term
+                && term.number == highest
+                && term.server != picture.server
+            {
+                self.memory.unproved.remove(&term.server.0);
+            }
         }
         let seen_since = |taken| self.opened.is_none_or(|opened| taken > opened);
         for member in self
@@ -416,7 +430,7 @@ impl Cluster {
 
     /// Reads the evidence anew.
     fn judge(&mut self, now: Now) -> Vec<Effect> {
-        self.forgive_closed();
+        self.forgive();
         let heard: Vec<bool> = (0..self.members.len())
             .map(|index| self.is_heard(index))
             .collect();

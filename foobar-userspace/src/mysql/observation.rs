@@ -213,7 +213,7 @@ pub struct Survey {
     pub counters: BTreeMap<String, u64>,
     /// How far its clock is ahead of this node's, in microseconds.
     pub ahead: Option<i64>,
-    /// Accounts that write past `read_only`, those for its own machine apart; none where the monitor cannot see.
+    /// Accounts that write past `read_only`, root and those for its own machine apart; none where the monitor cannot see.
     pub unbound: Option<Vec<String>>,
 }
 

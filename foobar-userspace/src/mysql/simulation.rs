@@ -235,6 +235,18 @@ fn a_follower_finishes_the_failover_of_a_leader_that_died_in_the_middle() {
 }
 
 #[test]
+fn a_leader_that_wakes_with_a_term_of_its_own_in_hand_sees_who_proved_it() {
+    let mut world = pair();
+    world.happen(&Event::Kill(0));
+    world.run(16);
+    let phase = world.balancers[0].cluster.status().operation;
+    assert_eq!(phase.as_deref(), Some("a failover: lapse"));
+    world.happen(&of_first(Fault::Sleep(60)));
+    world.run(100);
+    assert_eq!((world.writer(0), world.writer(1)), (Some(1), Some(1)));
+}
+
+#[test]
 fn who_leads_gets_the_locks_of_all_even_when_they_were_torn() {
     let mut world = pair();
     world.servers[2].lock = Some(1);

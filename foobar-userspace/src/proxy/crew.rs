@@ -1,5 +1,8 @@
 //! The workers: threads with a runtime each, what they are told, and what is left when one dies.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     any::Any,
     cell::RefCell,
@@ -41,6 +44,8 @@ pub struct Standing {
 pub struct Crew {
     sockets: Sockets,
     workers: Vec<Hand>,
+    /// Threads that are one too many, until their last connection ends.
+    leaving: Vec<JoinHandle<()>>,
     admission: Arc<Admission>,
     shared: Shared,
     standing: Standing,
@@ -84,6 +89,7 @@ impl Crew {
         let mut crew = Self {
             sockets,
             workers: Vec::new(),
+            leaving: Vec::new(),
             admission,
             shared,
             standing,
@@ -92,10 +98,42 @@ impl Crew {
             let hand = crew.hire(index);
             crew.workers.push(hand);
         }
-        for index in 0..crew.workers.len() {
-            crew.assign(index, crew.standing.endpoints.keys().copied().collect());
-        }
+        crew.share_out();
         Ok(crew)
+    }
+
+    /// Has so many workers from now on. Sockets are never closed, they change hands, so that nobody who waits in one is
+    /// lost; a worker too many ends with its last connection, at the latest after `patience`.
+    ///
+    /// # Errors
+    /// An endpoint cannot be bound once more; all stays as it was.
+    pub fn resize(&mut self, workers: usize, patience: Duration) -> Result<(), BindError> {
+        let workers = workers.max(1);
+        if workers == self.workers.len() {
+            return Ok(());
+        }
+        let endpoints = self.standing.endpoints.keys().copied().collect();
+        self.sockets.bind(&endpoints, workers)?;
+        for index in self.workers.len()..workers {
+            let hand = self.hire(index);
+            self.workers.push(hand);
+        }
+        let leaving = self.workers.split_off(workers);
+        self.share_out();
+        for Hand { orders, thread } in leaving {
+            // One that died meanwhile has left already.
+            let _ = orders.send(Order::Leave);
+            let _ = orders.send(Order::Drain(patience));
+            self.leaving.push(thread);
+        }
+        Ok(())
+    }
+
+    /// Gives every worker its part of all sockets, whatever it had before.
+    fn share_out(&self) {
+        for index in 0..self.workers.len() {
+            self.assign(index, self.standing.endpoints.keys().copied().collect());
+        }
     }
 
     fn hire(&self, index: usize) -> Hand {
@@ -183,6 +221,7 @@ impl Crew {
 
     /// Hires again who died; how many.
     pub fn look_after(&mut self) -> usize {
+        self.leaving.retain(|thread| !thread.is_finished());
         let dead: Vec<usize> = self
             .workers
             .iter()
@@ -244,7 +283,8 @@ impl Crew {
         for index in 0..self.workers.len() {
             self.tell(index, Order::Drain(patience));
         }
-        let threads: Vec<_> = self.workers.into_iter().map(|hand| hand.thread).collect();
+        let workers = self.workers.into_iter().map(|hand| hand.thread);
+        let threads: Vec<_> = workers.chain(self.leaving).collect();
         let ended = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 // What it died of was told.
@@ -438,73 +478,3 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 const LOOK: Duration = Duration::from_millis(20);
 const SWEEP: Duration = Duration::from_secs(1);
 const BREATH: Duration = Duration::from_millis(100);
-
-#[cfg(test)]
-mod tests {
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpStream,
-    };
-
-    use super::*;
-    use crate::{
-        config::Proxy,
-        proxy::{Memory, samples},
-        tally::Tally,
-    };
-
-    async fn begin(endpoint: SocketAddr) -> TcpStream {
-        let mut stream = TcpStream::connect(endpoint).await.unwrap();
-        let request = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
-        stream.write_all(request).await.unwrap();
-        stream
-    }
-
-    async fn is_answered(mut stream: TcpStream) -> bool {
-        let mut start = [0; 8];
-        stream.read_exact(&mut start).await.unwrap();
-        start == *b"HTTP/1.1"
-    }
-
-    #[tokio::test]
-    async fn a_worker_that_dies_is_hired_again_and_who_came_meanwhile_is_served() {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = free.local_addr().unwrap();
-        drop(free);
-        let (reports, _inbox) = mpsc::channel(1);
-        let shared = Shared {
-            tally: Tally::private(),
-            reports,
-            access: None,
-            memory: Memory::new(7),
-        };
-        let service = samples::service("www", "192.0.2.1:443");
-        let standing = Standing {
-            doorway: Arc::default(),
-            sites: Arc::new(samples::sites(vec![service])),
-            endpoints: [(endpoint, Purpose::Redirect)].into(),
-        };
-        let admission = Admission::new(&Proxy::default(), shared.tally.clone());
-        let mut crew = Crew::start(1, Sockets::default(), standing, admission, shared).unwrap();
-        assert!(is_answered(begin(endpoint).await).await);
-        assert_eq!(crew.look_after(), 0);
-        crew.tell(0, Order::Die);
-        while !crew.workers[0].thread.is_finished() {
-            time::sleep(Duration::from_millis(5)).await;
-        }
-        let waiting = begin(endpoint).await;
-        assert_eq!(crew.look_after(), 1);
-        assert!(is_answered(waiting).await);
-        assert_eq!(crew.admission().faults(), 1);
-        crew.drain(Duration::from_millis(100)).await;
-    }
-
-    #[tokio::test]
-    async fn a_fault_in_one_connection_is_counted_and_ends_nothing_else() {
-        let admission = Admission::new(&Proxy::default(), Tally::private());
-        let faulty = async { panic!("a fault") };
-        contained(faulty, admission.clone()).await;
-        contained(async {}, admission.clone()).await;
-        assert_eq!(admission.faults(), 1);
-    }
-}

@@ -160,7 +160,7 @@ impl Estate {
         for vip in [5, 7] {
             let known = V4::client(v4("198.51.100.7"), KNOWN_PORT.to_be(), vip);
             let session = Session {
-                backend: u32::from(vip),
+                backend: vip,
                 client_next: 1000,
                 server_next: 2000,
                 ..Session::default()

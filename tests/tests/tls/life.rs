@@ -37,7 +37,10 @@ fn reloads(estate: &Estate) {
                 "listen = [\"public:443\"]\nhttp-redirect",
                 "listen = [\"public:443\", \"public:4443\"]\nhttp-redirect",
             ),
-            _ => ("max-connections = 50_000", "max-connections = 40_000"),
+            _ => (
+                "max-connections = 50_000",
+                WORKERS[round / 4 % WORKERS.len()],
+            ),
         };
         assert!(first.contains(from), "{from}");
         fs::write(Lab::config_path(), first.replacen(from, to, 1)).expect("written");
@@ -46,6 +49,13 @@ fn reloads(estate: &Estate) {
     fs::write(Lab::config_path(), first).expect("written");
     estate.foobar(&["reload"]);
 }
+
+/// Workers come and go too.
+const WORKERS: [&str; 3] = [
+    "workers = 4\nmax-connections = 40_000",
+    "workers = 1\nmax-connections = 40_000",
+    "workers = 3\nmax-connections = 40_000",
+];
 
 fn rotations(estate: &Estate) {
     for _ in 0..20 {

@@ -122,10 +122,9 @@ fn is_module(path: &str, module: &str) -> bool {
 
 /// A file that its module declares for tests alone.
 fn is_of_tests(path: &str) -> bool {
-    path.contains("/tests/")
-        || ["/tests.rs", "/simulation.rs"]
-            .iter()
-            .any(|end| path.ends_with(end))
+    ["tests", "simulation"]
+        .iter()
+        .any(|name| path.contains(&format!("/{name}/")) || path.ends_with(&format!("/{name}.rs")))
 }
 
 fn is_kernel_edge(path: &str) -> bool {

@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(total.connections.per_second, Some(4.0));
         assert_eq!(total.packets, Sum::default());
         assert!(
-            total.table().contains("connections  4"),
+            total.table().contains("connections   4      12"),
             "{}",
             total.table()
         );

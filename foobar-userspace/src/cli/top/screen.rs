@@ -125,7 +125,13 @@ fn table(screen: &Screen, frame: &mut Frame<'_>, area: Rect) {
     let width = usize::from(area.width);
     // The line of the last seconds takes what the names leave.
     let longest = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
-    let names = longest.clamp(12, (width / 2).max(12));
+    // Below that, names and rates matter more than the rest.
+    let is_slim = width < 60;
+    let names = match is_slim {
+        true => width.saturating_sub(8 + 8 + 8 + 6).max(12),
+        false => longest.clamp(12, (width / 2).max(12)),
+    };
+    let rest = if is_slim { 0 } else { 8 };
     let fixed = 8 + 8 + 8 + 8 + 8 + 6;
     let line = width.saturating_sub(names + fixed).min(60);
     let body = rows
@@ -137,7 +143,7 @@ fn table(screen: &Screen, frame: &mut Frame<'_>, area: Rect) {
     let heads = TableRow::new([name, state, rate, a, b, total, ""])
         .style(Style::new().add_modifier(Modifier::BOLD));
     let columns = |width: usize| Constraint::Length(u16::try_from(width).unwrap_or(u16::MAX));
-    let widths = [names, 8, 8, 8, 8, 8, line].map(columns);
+    let widths = [names, 8, 8, rest, 8, rest, line].map(columns);
     frame.render_widget(
         Table::new(body, widths).header(heads).column_spacing(1),
         area,

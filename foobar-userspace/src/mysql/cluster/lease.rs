@@ -96,8 +96,6 @@ impl Cluster {
         else {
             return Vec::new();
         };
-        // Whatever it tried itself there: somebody else has proved it since.
-        self.memory.unproved.remove(&term.server.0);
         let is_news = knew_all || self.memory.last_term > 0;
         self.memory.last_term = term.number;
         if !is_news || term.origin == Origin::Planned {

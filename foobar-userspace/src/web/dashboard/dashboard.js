@@ -105,12 +105,18 @@ function balanced(kind) {
       draw(canvas, service.backends.map((backend, index) => ({ color: "--c" + index % 8, values: past(backend.name) })));
       panel.querySelector("tbody").replaceChildren(...service.backends.map((backend, index) => make("tr", "",
         make("td", "", make("span", "swatch s" + index % 8), backend.name),
-        make("td", backend.state || "unknown", backend.state || "?"),
+        make("td", backend.state || "unknown", backend.state || "by role"),
         make("td", "", backend.weight === null || backend.weight === undefined ? "-" : String(backend.weight)),
         make("td", "", kind !== "sites" ? short(backend["bytes-out"] * 8) + "b" : backend.p99 ? `${Math.round(backend.p99 * 1000)} ms` : "-"),
         make("td", "", short(backend.qps)))));
     },
   };
+}
+
+// Why a member is not what one would like; that a replica takes no writes is as it should be.
+function reason(member) {
+  const usual = member.role === "replica" && member.reads === "yes";
+  return [usual ? "" : member.reason, member.detail, member.errant ? `errant: ${member.errant}` : ""].filter(Boolean).join("; ");
 }
 
 // The one that takes the writes first, its replicas behind it.
@@ -120,14 +126,23 @@ function clusters(frame) {
     panel.querySelector("h3").textContent = cluster.name;
     const automatic = cluster.mode === "promote" ? (cluster.armed ? "promote, armed" : "promote, not armed") : cluster.mode;
     panel.querySelector(".where").textContent = `write ${cluster.write.join(" ")}  read ${cluster.read.join(" ")}  ${automatic}`;
-    panel.querySelector(".big").replaceChildren(cluster.writer || "no writer", make("small", "", " writes"));
+    panel.querySelector(".big").replaceChildren(...(cluster.writer ? [cluster.writer, make("small", "", " takes writes")] : ["no writer"]));
+    panel.querySelector(".big").classList.toggle("down", !cluster.writer);
     panel.querySelector("p").textContent = [cluster.operation, cluster.paused, ...cluster.alarms].filter(Boolean).join("; ");
     const first = (member) => member.host === cluster.writer ? 0 : member.role === "primary" ? 1 : 2;
+    const furthest = Math.max(1, ...cluster.members.map((member) => member["lag-seconds"] || 0));
     panel.querySelector(".members").replaceChildren(...[...cluster.members].sort((a, b) => first(a) - first(b)).map((member) => {
       const lag = member["lag-seconds"];
       const kind = member.state === "gone" ? "lost" : member.state !== "up" || member.errant ? "doubtful" : member.role === "primary" ? "primary" : "";
       const facts = [lag === null || lag === undefined ? "" : `lag ${lag.toFixed(1)} s`, member.qps ? short(member.qps) + " qps" : "", member.reads === "no" ? "no reads" : ""].filter(Boolean).join(" · ");
-      return make("div", "member " + kind, make("b", "", `${member.host}:${member.port}`), `${member.role} ${facts} `, make("small", "", member.reason || member.detail || ""));
+      const behind = member.source ? `from ${member.source}` : "";
+      const bar = make("progress"); bar.max = furthest; bar.value = lag || 0;
+      bar.setAttribute("aria-label", `Lag of ${member.host}`);
+      bar.hidden = member.role !== "replica";
+      return make("div", "member " + kind,
+        make("div", "", make("b", "", `${member.host}:${member.port}`), make("span", "role", member.role)),
+        make("div", "", [facts, behind].filter(Boolean).join(" · ")), bar,
+        make("small", "", reason(member)));
     }));
   });
 }
@@ -171,8 +186,10 @@ function alerts(frame) {
 function state(frame, firing) {
   const down = all(frame).flatMap((service) => service.backends).filter((backend) => backend.state === "down").length;
   const failed = frame.controller && frame.controller["reload-failed"];
-  const worst = firing || failed ? "bad" : down ? "doubt" : "good";
-  const words = [firing && `${firing} alert${firing > 1 ? "s" : ""} firing`, down && `${down} backend${down > 1 ? "s" : ""} down`, failed && "last reload failed"].filter(Boolean);
+  const headless = (frame.clusters || []).filter((cluster) => !cluster.writer).map((cluster) => cluster.name);
+  const alarms = sum((frame.clusters || []).map((cluster) => cluster.alarms.length));
+  const worst = firing || failed || headless.length ? "bad" : down || alarms ? "doubt" : "good";
+  const words = [firing && `${firing} alert${firing > 1 ? "s" : ""} firing`, down && `${down} backend${down > 1 ? "s" : ""} down`, headless.length && `no writer in ${headless.join(", ")}`, !headless.length && alarms && `${alarms} database alarm${alarms > 1 ? "s" : ""}`, failed && "last reload failed"].filter(Boolean);
   $("state").className = worst;
   $("state-text").textContent = words.join(", ") || "all well";
   document.title = `${words.length ? "! " : ""}${frame.node} · ${short(requests(frame))} qps`;
