@@ -69,9 +69,7 @@ impl Estate {
     /// With such databases; where they cannot be had, nothing, and the run counts the test as skipped.
     pub fn up_if_possible(test: &str, databases: Databases) -> Option<Self> {
         if let Some(why) = databases.missing() {
-            // Past the harness, which keeps what tests that do not fail print to itself.
-            let line = format!("\nskipped: {test}: {}\n", why.replace('\n', " "));
-            let _ = io::stderr().write_all(line.as_bytes());
+            skip(test, &why);
             return None;
         }
         Some(Self::up_with(databases, Disks::Shared))
@@ -186,6 +184,13 @@ impl Estate {
 
 fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/foobar.toml")
+}
+
+/// Has the run count a test as skipped: written past the harness, which keeps what tests that do not fail print.
+pub fn skip(test: &str, why: &str) {
+    let line = format!("\nskipped: {test}: {}\n", why.replace('\n', " "));
+    // Nothing to tell it to where that is closed.
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 impl Drop for Estate {

@@ -117,8 +117,13 @@ fn terminate(estate: &Estate, server: &str) {
 }
 
 fn writer(estate: &Estate) -> String {
-    let cluster = estate.lab.cluster().expect("the balancer answers");
-    cluster.writer.expect("a primary")
+    let mut found = None;
+    let is_found = || {
+        found = estate.lab.cluster().and_then(|cluster| cluster.writer);
+        found.is_some()
+    };
+    estate.lab.wait("a primary", is_found).expect("a primary");
+    found.expect("a primary")
 }
 
 fn another(primary: &str) -> &'static str {

@@ -5,8 +5,9 @@ use std::{path::Path, thread, time::Duration};
 use foobar_lab::{
     SERVERS,
     arena::{Arena, FEW},
-    databases,
-    estate::{Estate, SERVICE},
+    databases::{self, Databases},
+    disks::{self, Disks},
+    estate::{self, Estate, SERVICE},
     ledger,
     nemesis::{Expected, Nemesis},
 };
@@ -46,7 +47,18 @@ fn a_primary_that_dies_hangs_or_is_cut_off_is_replaced_and_nothing_acknowledged_
         Nemesis::Freeze,
         Nemesis::Isolate,
         Nemesis::IsolateFromReplicas,
+        Nemesis::Terminate,
+        Nemesis::Mute,
     ]);
+}
+
+#[test]
+fn a_disk_that_hangs_is_told_and_moves_nothing() {
+    if let Some(why) = disks::missing() {
+        estate::skip("a disk that hangs", &why);
+        return;
+    }
+    prove_on(Disks::Own, &[Nemesis::FreezeDisk]);
 }
 
 #[test]
@@ -97,7 +109,11 @@ fn a_wrong_password_is_an_alarm_and_no_death() {
 
 /// Runs trials one after the other in one lab and asserts the contract of each.
 fn prove(nemeses: &[Nemesis]) {
-    let estate = Estate::up();
+    prove_on(Disks::Shared, nemeses);
+}
+
+fn prove_on(disks: Disks, nemeses: &[Nemesis]) {
+    let estate = Estate::up_with(Databases::default(), disks);
     let arena = Arena {
         lab: &estate.lab,
         writer: Path::new(env!("CARGO_BIN_EXE_foobar-lab")).to_owned(),

@@ -208,10 +208,12 @@ fn accounts() -> String {
             "SELECT, INSERT, UPDATE, DELETE ON shop.*;SELECT ON foobar.*",
         ),
     ] {
-        text += &format!("CREATE USER {user}@'%' IDENTIFIED BY '{password}';\n");
+        // Whoever logged in before the rights came would not have them.
+        text += &format!("CREATE USER {user}@'%' IDENTIFIED BY '{password}' ACCOUNT LOCK;\n");
         for grant in grants.split(';') {
             text += &format!("GRANT {grant} TO {user}@'%';\n");
         }
+        text += &format!("ALTER USER {user}@'%' ACCOUNT UNLOCK;\n");
     }
     text
 }
