@@ -12,7 +12,7 @@ use std::{
 use aya_obj::generated::{bpf_attr, bpf_cmd::BPF_MAP_LOOKUP_BATCH};
 use zerocopy::{FromBytes, IntoBytes};
 
-/// The first `count` entries of a per-CPU array: for each, a value of every possible processor.
+/// The first `count` entries of a per-CPU array: for each what `sum` makes of the values of all possible processors.
 ///
 /// # Errors
 /// As bpf(2).
@@ -20,7 +20,8 @@ pub(super) fn of_processors<V: FromBytes + IntoBytes + Copy>(
     map: BorrowedFd<'_>,
     count: u32,
     processors: usize,
-) -> io::Result<Vec<Vec<V>>> {
+    sum: impl Fn(&[V]) -> V,
+) -> io::Result<Vec<V>> {
     const {
         assert!(
             size_of::<V>().is_multiple_of(8),
@@ -42,23 +43,23 @@ pub(super) fn of_processors<V: FromBytes + IntoBytes + Copy>(
             break;
         }
     }
-    Ok(values
-        .chunks(processors)
-        .take(read)
-        .map(<[V]>::to_vec)
-        .collect())
+    Ok(values.chunks(processors).take(read).map(sum).collect())
 }
 
-/// All entries of a hash map that holds at most `max`.
+/// All entries of a hash map that holds at most `max`, as `read` makes them.
 ///
 /// # Errors
 /// As bpf(2).
-pub(super) fn of_hash<K, V>(map: BorrowedFd<'_>, max: u32) -> io::Result<Vec<(K, V)>>
+pub(super) fn of_hash<K, V, T>(
+    map: BorrowedFd<'_>,
+    max: u32,
+    mut read: impl FnMut(K, &V) -> T,
+) -> io::Result<Vec<T>>
 where
     K: FromBytes + IntoBytes + Copy,
     V: FromBytes + IntoBytes + Copy,
 {
-    let room = max.clamp(1, STEP);
+    let room = max.clamp(1, HASH_STEP);
     let mut keys = vec![K::new_zeroed(); room as usize];
     let mut values = vec![V::new_zeroed(); room as usize];
     let mut entries = Vec::new();
@@ -66,7 +67,8 @@ where
     // A map that changes meanwhile may be longer than it was.
     while !cursor.ended && entries.len() <= max as usize * 2 {
         let got = cursor.lookup(map, room, keys.as_mut_bytes(), values.as_mut_bytes())?;
-        entries.extend(keys.iter().copied().zip(values.iter().copied()).take(got));
+        let batch = keys.iter().zip(&values).take(got);
+        entries.extend(batch.map(|(key, value)| read(*key, value)));
     }
     Ok(entries)
 }
@@ -151,3 +153,5 @@ impl Cursor {
 }
 
 const STEP: u32 = 16_384;
+/// Entries stay in the processor's cache between the kernel and their reader; a bucket never has as many.
+const HASH_STEP: u32 = 1024;

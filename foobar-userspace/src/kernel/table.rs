@@ -145,7 +145,11 @@ impl<K: Field + Eq + Hash, V: Field + PartialEq> HashTable<K, V> {
     /// # Errors
     /// When the kernel refuses to be read.
     pub fn contents_at_once(&self) -> Result<Vec<(K, V)>, KernelError> {
-        batch::of_hash(self.map.map().fd().as_fd(), self.max)
+        self.read_at_once(|key, value| (key, *value))
+    }
+
+    fn read_at_once<T>(&self, read: impl FnMut(K, &V) -> T) -> Result<Vec<T>, KernelError> {
+        batch::of_hash(self.map.map().fd().as_fd(), self.max, read)
             .map_err(|error| KernelError::map("read", self.name, error.into()))
     }
 
@@ -358,16 +362,13 @@ impl<V: Field + Default + Sum> CounterTable<V> {
         let processors =
             aya::util::nr_cpus().map_err(|(_, source)| failed(MapError::from(source)))?;
         let count = count.min(self.map.len());
-        let values = batch::of_processors::<V>(self.map.map().fd().as_fd(), count, processors)
-            .map_err(|error| failed(error.into()))?;
-        Ok(values
-            .iter()
-            .map(|values| {
-                values
-                    .iter()
-                    .fold(V::default(), |sum, value| sum.plus(*value))
-            })
-            .collect())
+        let sum = |values: &[V]| {
+            values
+                .iter()
+                .fold(V::default(), |sum, value| sum.plus(*value))
+        };
+        batch::of_processors(self.map.map().fd().as_fd(), count, processors, sum)
+            .map_err(|error| failed(error.into()))
     }
 
     /// Sets the counter of a recycled id to zero.
@@ -666,11 +667,8 @@ impl Tables {
     }
 
     pub(super) fn label_list(&self) -> Result<Vec<(LabelKey, String)>, KernelError> {
-        let labels = self.labels.contents_at_once()?;
-        Ok(labels
-            .into_iter()
-            .map(|(key, label)| (key, label_text(&label)))
-            .collect())
+        self.labels
+            .read_at_once(|key, label| (key, label_text(label)))
     }
 
     /// Books what a backend counted to its vip, for the vip's counters never fall.
