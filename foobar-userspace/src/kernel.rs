@@ -15,6 +15,7 @@ mod mapped;
 mod object;
 pub mod pinned;
 mod plain;
+mod syscall;
 mod table;
 mod tcx;
 mod trial;

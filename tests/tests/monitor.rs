@@ -43,6 +43,29 @@ impl Estate {
         Self::up_with(Databases::None, more, prepare)
     }
 
+    /// A real one, which `http://127.0.0.1:9093` leads to on the balancer.
+    fn start_alertmanager(&mut self) {
+        fs::write(
+            self.files.path().join("alertmanager.yml"),
+            "route: {receiver: none, group_wait: 1s}\nreceivers: [{name: none}]\n",
+        )
+        .expect("written");
+        self.start(
+            "lb1",
+            "prometheus-alertmanager",
+            &[
+                "--config.file=alertmanager.yml",
+                "--storage.path=alertmanager",
+                "--web.listen-address=127.0.0.1:9093",
+                "--cluster.listen-address=",
+            ],
+        );
+        within(20, "the Alertmanager answers", || {
+            let status = self.json("http://127.0.0.1:9093/api/v2/status");
+            status["uptime"].is_string().then_some(())
+        });
+    }
+
     fn up_with(databases: Databases, more: &str, prepare: impl FnOnce(&Path)) -> Self {
         let lock = foobar_lab::lock().expect("the lab is free");
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -421,30 +444,13 @@ fn alerts_reach_webhook_alertmanager_and_program_and_end_by_themselves() {
     let webhook = Collector::in_namespace("lb1", "127.0.0.1:9999", |_| Reply::status(200));
     let mut estate = Estate::up(ALERTS, |directory| {
         fs::write(
-            directory.join("alertmanager.yml"),
-            "route: {receiver: none, group_wait: 1s}\nreceivers: [{name: none}]\n",
-        )
-        .expect("written");
-        fs::write(
             directory.join("webhook-url"),
             "http://127.0.0.1:9999/s3cret\n",
         )
         .expect("written");
     });
     webhook.open();
-    estate.start(
-        "lb1",
-        "prometheus-alertmanager",
-        &[
-            "--config.file=alertmanager.yml",
-            "--storage.path=alertmanager",
-            "--web.listen-address=127.0.0.1:9093",
-            "--cluster.listen-address=",
-        ],
-    );
-    within(20, "the Alertmanager answers", || {
-        (estate.json("http://127.0.0.1:9093/api/v2/status")["uptime"].is_string()).then_some(())
-    });
+    estate.start_alertmanager();
     let told = |alert: &str, status: &str| {
         webhook
             .bodies()

@@ -222,10 +222,7 @@ impl Plan {
             flags: flags(service),
             zero: 0,
         };
-        match endpoint(address, service.protocol) {
-            Endpoint::V4(key) => self.vips_v4.insert(key, value),
-            Endpoint::V6(key) => self.vips_v6.insert(key, value),
-        };
+        self.put_vip(endpoint(address, service.protocol), value);
         self.vips.insert(
             id,
             PlannedVip {
@@ -235,6 +232,13 @@ impl Plan {
                 label,
             },
         );
+    }
+
+    fn put_vip(&mut self, endpoint: Endpoint, value: Vip) {
+        match endpoint {
+            Endpoint::V4(key) => drop(self.vips_v4.insert(key, value)),
+            Endpoint::V6(key) => drop(self.vips_v6.insert(key, value)),
+        }
     }
 }
 
@@ -267,8 +271,12 @@ fn endpoint(address: SocketAddr, protocol: Protocol) -> Endpoint {
         Protocol::Tcp => foobar_ebpf::wire::tcp::PROTOCOL,
         Protocol::Udp => foobar_ebpf::wire::udp::PROTOCOL,
     };
-    let port = address.port().to_be();
-    let words = words(address.ip());
+    endpoint_of(address.ip(), address.port(), protocol)
+}
+
+fn endpoint_of(address: IpAddr, port: u16, protocol: u8) -> Endpoint {
+    let port = port.to_be();
+    let words = words(address);
     if address.is_ipv4() {
         Endpoint::V4(EndpointV4 {
             address: words[0],

@@ -5,8 +5,9 @@ mod tls;
 mod total;
 
 use comfy_table::Cell;
-use foobar::admin::api::{
-    BackendCounters, BackendState, Count, RequestCount, Snapshot, TrafficCount,
+use foobar::{
+    admin::api::{BackendCounters, BackendState, Count, RequestCount, Snapshot, TrafficCount},
+    tally::{DoorCell, SiteCell},
 };
 use foobar_ebpf::verdict::Reason;
 
@@ -128,15 +129,18 @@ fn of_the_proxy(snapshot: &Snapshot) -> Vec<String> {
 fn troubles(snapshot: &Snapshot) -> Option<String> {
     let of_sites = snapshot.sites.iter().flat_map(|site| {
         let counts = site.requests.counts.iter();
-        counts.map(|(cell, count)| (site.name.as_str(), cell.as_str(), *count))
+        counts
+            .map(|(cell, count)| (site.name.as_str(), cell.as_str(), *count))
+            .filter(|(_, cell, _)| TROUBLES.iter().any(|trouble| trouble.name() == *cell))
     });
     let of_door = snapshot
         .door
         .iter()
-        .map(|(cell, count)| (DOOR, cell.as_str(), *count));
+        .map(|(cell, count)| (DOOR, cell.as_str(), *count))
+        .filter(|(_, cell, _)| *cell != DoorCell::Accepted.name());
     let mut rows: Vec<_> = of_sites
         .chain(of_door)
-        .filter(|(_, cell, count)| *count > 0 && TROUBLES.contains(cell))
+        .filter(|(_, _, count)| *count > 0)
         .collect();
     rows.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
     let mut columns = Columns::new(&["TROUBLE", "SITE", "COUNT"]);
@@ -153,27 +157,21 @@ fn troubles(snapshot: &Snapshot) -> Option<String> {
 /// Where connections are before it is known which site is meant.
 const DOOR: &str = "door";
 
-const TROUBLES: &[&str] = &[
-    "bad_proxied",
-    "client_gone",
-    "client_slow",
-    "faults",
-    "floods",
-    "handshakes_failed",
-    "handshakes_timed_out",
-    "held_back",
-    "limited",
-    "lost",
-    "offenders",
-    "refused",
-    "refused_client",
-    "refused_full",
-    "refused_rate",
-    "retries",
-    "retries_denied",
-    "shed",
-    "unavailable",
-    "unknown_name",
+/// Of a site; at the door all is trouble but what was let in.
+const TROUBLES: &[SiteCell] = &[
+    SiteCell::ClientGone,
+    SiteCell::ClientSlow,
+    SiteCell::Floods,
+    SiteCell::HandshakesFailed,
+    SiteCell::HeldBack,
+    SiteCell::Limited,
+    SiteCell::Lost,
+    SiteCell::Offenders,
+    SiteCell::Refused,
+    SiteCell::Retries,
+    SiteCell::RetriesDenied,
+    SiteCell::Shed,
+    SiteCell::Unavailable,
 ];
 
 /// Requests of the proxy.

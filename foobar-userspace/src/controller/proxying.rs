@@ -116,7 +116,7 @@ impl Proxying {
             shared: Shared {
                 tally,
                 reports,
-                access: Some(access),
+                access,
                 memory: Memory::new(getrandom::u64().unwrap_or_default()),
             },
             sockets: Some(sockets),
@@ -136,10 +136,9 @@ impl Proxying {
 
     /// Whether requests are noted from now on.
     pub fn note_requests(&self, log: &config::AccessLog) {
-        match &self.shared.access {
-            Some(access) if log.file.to == config::LogTo::Nowhere => access.close(),
-            Some(access) => access.open(),
-            None => {}
+        match log.file.to {
+            config::LogTo::Nowhere => self.shared.access.close(),
+            _ => self.shared.access.open(),
         }
     }
 

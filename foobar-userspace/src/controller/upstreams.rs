@@ -201,9 +201,7 @@ impl Upstreams {
         if !health.observe(observation.result.map(drop), check.rise, check.fall) {
             return false;
         }
-        let label = label(service, backend);
-        let mut words = label.split(' ');
-        let (service, backend) = (words.next(), words.next());
+        let (service, backend) = (labels::site(&service.name), &*endpoint(backend));
         match health.observed() {
             Observed::Up => {
                 tracing::info!(service, backend, "up");

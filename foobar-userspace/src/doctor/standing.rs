@@ -1,5 +1,7 @@
 //! Whether clock and certificates are such that others will believe this node.
 
+use std::time::Duration;
+
 use super::Finding;
 use crate::{
     admin::api::CertificateLine,
@@ -68,12 +70,10 @@ pub fn certificates(served: &[CertificateLine]) -> Vec<Finding> {
 }
 
 const FEW_DAYS: u64 = 14;
-const LARGEST_ERROR: std::time::Duration = std::time::Duration::from_secs(1);
+const LARGEST_ERROR: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{config::Place, doctor::Grade};
 

@@ -5,12 +5,14 @@
 )]
 
 use std::{
-    io, mem,
+    io,
     os::fd::{AsRawFd as _, BorrowedFd},
 };
 
-use aya_obj::generated::{bpf_attr, bpf_cmd::BPF_MAP_LOOKUP_BATCH};
+use aya_obj::generated::bpf_cmd::BPF_MAP_LOOKUP_BATCH;
 use zerocopy::{FromBytes, IntoBytes};
+
+use super::syscall;
 
 /// The first `count` entries of a per-CPU array: for each what `sum` makes of the values of all possible processors.
 ///
@@ -113,8 +115,7 @@ impl Cursor {
         values: &mut [u8],
     ) -> io::Result<usize> {
         let from = self.place;
-        // SAFETY: a union of integers and arrays of them, of which zero is a value.
-        let mut attributes: bpf_attr = unsafe { mem::zeroed() };
+        let mut attributes = syscall::attributes();
         // SAFETY: `batch` is such a member, and is written whole before the kernel reads it.
         let batch = unsafe { &mut attributes.batch };
         batch.in_batch = match self.begun {
@@ -128,26 +129,17 @@ impl Cursor {
         batch.map_fd = map.as_raw_fd().cast_unsigned();
         // SAFETY: the kernel writes at most `room` keys and values, which the callers made room for by the sizes of the
         // map, and a place that is no longer than the longest key, 64 bytes.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                libc::c_long::from(BPF_MAP_LOOKUP_BATCH as u32),
-                &raw mut attributes,
-                size_of::<bpf_attr>(),
-            )
-        };
+        let result = unsafe { syscall::bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) };
         // SAFETY: written by the kernel or left as it was, an integer both times.
         let got = unsafe { attributes.batch.count } as usize;
         self.begun = true;
-        if result == 0 {
-            return Ok(got);
-        }
-        match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::ENOENT) => {
+        match result {
+            Ok(()) => Ok(got),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                 self.ended = true;
                 Ok(got)
             }
-            error => Err(error),
+            Err(error) => Err(error),
         }
     }
 }

@@ -16,7 +16,6 @@ pub struct Claim {
     member: usize,
     pub term: u64,
     orders: Orders,
-    is_over: bool,
 }
 
 impl Claim {
@@ -29,7 +28,6 @@ impl Claim {
             member,
             term,
             orders,
-            is_over: false,
         };
         (claim, effects)
     }
@@ -42,10 +40,6 @@ impl Procedure for Claim {
 
     fn phase(&self) -> &'static str {
         "prove"
-    }
-
-    fn is_over(&self) -> bool {
-        self.is_over
     }
 
     fn orders(&self) -> &Orders {
@@ -61,12 +55,10 @@ impl Procedure for Claim {
         _reports: &BTreeMap<usize, Position>,
         _now: Instant,
     ) -> (Course, Vec<Effect>) {
-        self.is_over = true;
         (Course::Won(self.member), Vec::new())
     }
 
     fn give_up(&mut self, why: &str, _now: Instant) -> (Course, Vec<Effect>) {
-        self.is_over = true;
         (Course::GivenUp(format!("prove: {why}")), Vec::new())
     }
 }

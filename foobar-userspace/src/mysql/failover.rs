@@ -42,7 +42,6 @@ enum Stage {
     Lapse,
     Open,
     Prove,
-    Over,
 }
 
 impl Failover {
@@ -124,13 +123,8 @@ impl Failover {
         now: Instant,
     ) -> Vec<Effect> {
         self.stage = stage;
-        let mut effects = self.orders.give(orders, within, now);
-        effects.push(Effect::Audit(format!(
-            "failover to term {}: {}",
-            self.term,
-            self.phase()
-        )));
-        effects
+        let said = format!("failover to term {}: {}", self.term, self.phase());
+        self.orders.give_and_say(orders, said, within, now)
     }
 }
 
@@ -148,7 +142,6 @@ impl Procedure for Failover {
             Stage::Lapse => "lapse",
             Stage::Open => "open",
             Stage::Prove => "prove",
-            Stage::Over => "over",
         }
     }
 
@@ -157,10 +150,6 @@ impl Procedure for Failover {
             Stage::Open | Stage::Prove => self.candidate,
             _ => None,
         }
-    }
-
-    fn is_over(&self) -> bool {
-        self.stage == Stage::Over
     }
 
     fn orders(&self) -> &Orders {
@@ -237,7 +226,6 @@ impl Procedure for Failover {
                 (Course::Going, effects)
             }
             (Stage::Prove, Some(candidate)) => {
-                self.stage = Stage::Over;
                 // Never waited for: on a semi-synchronous primary without replicas it hangs exactly now.
                 let old = self.lost.map(|lost| (lost, Task::CloseWrites));
                 let mut effects = self.orders.give_parting(old.into_iter().collect(), now);
@@ -251,8 +239,7 @@ impl Procedure for Failover {
     /// Undoes what can be undone. From `become` on the candidate has no source any more: that is a human's.
     fn give_up(&mut self, why: &str, now: Instant) -> (Course, Vec<Effect>) {
         let why = format!("{}: {why}", self.phase());
-        let stage = std::mem::replace(&mut self.stage, Stage::Over);
-        let orders: Vec<_> = match (stage, self.candidate) {
+        let orders: Vec<_> = match (self.stage, self.candidate) {
             (Stage::Revoke | Stage::Drain, _) => self
                 .survivors
                 .iter()

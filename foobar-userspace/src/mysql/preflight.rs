@@ -395,9 +395,8 @@ pub fn settings(make: Make) -> impl Iterator<Item = &'static str> {
 /// Whether it takes writes after a restart, as far as it tells: what was set since hides what its configuration says.
 pub const AT_START: &str = "at start it";
 pub const READ_ONLY: &str = "read-only";
-pub const WRITABLE: &str = "writable";
-pub const UNKNOWN: &str = "unknown";
-const AT_START_WANTED: &[&str] = &[READ_ONLY, UNKNOWN];
+/// Not wanted is `writable`.
+const AT_START_WANTED: &[&str] = &[READ_ONLY, "unknown"];
 /// Of a replica, in seconds.
 pub const HEARTBEAT: &str = "heartbeat period";
 const SLOWEST_HEARTBEAT: Duration = Duration::from_millis(500);

@@ -50,6 +50,19 @@ impl Orders {
         effects
     }
 
+    /// The same, with a line for the audit.
+    pub fn give_and_say(
+        &mut self,
+        orders: Vec<(usize, Task)>,
+        said: String,
+        within: Duration,
+        now: Instant,
+    ) -> Vec<Effect> {
+        let mut effects = self.give(orders, within, now);
+        effects.push(Effect::Audit(said));
+        effects
+    }
+
     /// Gives orders that nothing waits for.
     pub fn give_parting(&mut self, orders: Vec<(usize, Task)>, now: Instant) -> Vec<Effect> {
         Round::begin(orders, PARTING, &mut self.last, now).1
@@ -79,7 +92,6 @@ pub trait Procedure {
     fn opens(&self) -> Option<usize> {
         None
     }
-    fn is_over(&self) -> bool;
     fn orders(&self) -> &Orders;
     fn orders_mut(&mut self) -> &mut Orders;
     /// All orders of the step are carried out.
@@ -91,7 +103,7 @@ pub trait Procedure {
     /// One was not, or not in time.
     fn give_up(&mut self, why: &str, now: Instant) -> (Course, Vec<Effect>);
 
-    /// A report was heard, or time passed.
+    /// A report was heard, or time passed. Not to be called again once the course is at its end.
     fn advance(&mut self, heard: Option<(u64, Report)>, now: Instant) -> (Course, Vec<Effect>) {
         let round = &mut self.orders_mut().round;
         let outcome = match heard {
@@ -99,7 +111,6 @@ pub trait Procedure {
             None => round.tick(now),
         };
         match outcome {
-            _ if self.is_over() => (Course::Going, Vec::new()),
             Outcome::Waiting => (Course::Going, Vec::new()),
             Outcome::Failed(why) => self.give_up(&why, now),
             Outcome::Done(reports) => self.proceed(&reports, now),

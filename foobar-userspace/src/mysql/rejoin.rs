@@ -23,7 +23,6 @@ enum Stage {
     Close,
     Compare,
     Follow,
-    Over,
 }
 
 impl Rejoin {
@@ -57,12 +56,7 @@ impl Procedure for Rejoin {
             Stage::Close => "close",
             Stage::Compare => "compare",
             Stage::Follow => "follow",
-            Stage::Over => "over",
         }
-    }
-
-    fn is_over(&self) -> bool {
-        self.stage == Stage::Over
     }
 
     fn orders(&self) -> &Orders {
@@ -90,14 +84,12 @@ impl Procedure for Rejoin {
                     &reports[&self.primary].executed,
                 );
                 if let Some(why) = refusal(own, primary) {
-                    self.stage = Stage::Over;
                     return (Course::GivenUp(why), Vec::new());
                 }
                 self.stage = Stage::Follow;
                 vec![(self.member, Task::Follow(self.primary))]
             }
-            Stage::Follow | Stage::Over => {
-                self.stage = Stage::Over;
+            Stage::Follow => {
                 return (
                     Course::Won(self.member),
                     vec![Effect::Hook("rejoined", Some(self.member))],
@@ -108,20 +100,19 @@ impl Procedure for Rejoin {
     }
 
     fn give_up(&mut self, why: &str, _now: Instant) -> (Course, Vec<Effect>) {
-        let stage = std::mem::replace(&mut self.stage, Stage::Over);
-        (Course::GivenUp(reason(stage, why.to_owned())), Vec::new())
+        (Course::GivenUp(reason(self.stage, why)), Vec::new())
     }
 }
 
 /// A semi-synchronous primary with commits that nobody acknowledges cannot be made read-only, and must not be told to go on
 /// without an acknowledgement.
-fn reason(stage: Stage, why: String) -> String {
+fn reason(stage: Stage, why: &str) -> String {
     match stage {
         Stage::Close => format!(
             "{why}; it probably holds commits that nobody acknowledged: restart it (with init-rpl-role = SLAVE MariaDB then \
              cuts them off; MySQL keeps them, and it must be rebuilt)"
         ),
-        _ => why,
+        _ => why.to_owned(),
     }
 }
 

@@ -33,7 +33,6 @@ enum Stage {
     Attach,
     Open,
     Prove,
-    Over,
 }
 
 impl Switchover {
@@ -111,13 +110,8 @@ impl Switchover {
         now: Instant,
     ) -> Vec<Effect> {
         self.stage = stage;
-        let mut effects = self.orders.give(orders, within, now);
-        effects.push(Effect::Audit(format!(
-            "switchover to term {}: {}",
-            self.term,
-            self.phase()
-        )));
-        effects
+        let said = format!("switchover to term {}: {}", self.term, self.phase());
+        self.orders.give_and_say(orders, said, within, now)
     }
 }
 
@@ -134,7 +128,6 @@ impl Procedure for Switchover {
             Stage::Attach => "attach",
             Stage::Open => "open",
             Stage::Prove => "prove",
-            Stage::Over => "over",
         }
     }
 
@@ -143,10 +136,6 @@ impl Procedure for Switchover {
             Stage::Open | Stage::Prove => Some(self.to),
             _ => None,
         }
-    }
-
-    fn is_over(&self) -> bool {
-        self.stage == Stage::Over
     }
 
     fn orders(&self) -> &Orders {
@@ -185,8 +174,7 @@ impl Procedure for Switchover {
                 STEP,
                 now,
             ),
-            Stage::Prove | Stage::Over => {
-                self.stage = Stage::Over;
+            Stage::Prove => {
                 let orders = vec![
                     (self.from, Task::DisarmSource),
                     (self.from, Task::Follow(to)),
@@ -202,7 +190,7 @@ impl Procedure for Switchover {
     /// Back to how it was, as far as the new term has not begun.
     fn give_up(&mut self, why: &str, now: Instant) -> (Course, Vec<Effect>) {
         let why = format!("{}: {why}", self.phase());
-        let stage = std::mem::replace(&mut self.stage, Stage::Over);
+        let stage = self.stage;
         let mut orders = Vec::new();
         if matches!(stage, Stage::Attach | Stage::Open) {
             orders.extend(

@@ -90,7 +90,13 @@ pub(super) struct Noted {
 }
 
 impl Noted {
-    pub(super) fn new(request: &Request<'_>, at: SystemTime) -> Self {
+    /// Nothing is noted of a request while nobody wants it.
+    pub(super) fn of(request: &Request<'_>, worker: &Worker) -> Option<Self> {
+        let is_wanted = worker.shared.access.is_open();
+        is_wanted.then(|| Self::new(request, SystemTime::now()))
+    }
+
+    fn new(request: &Request<'_>, at: SystemTime) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let field = |name| request.field(name).map(text).unwrap_or_default();
         Self {
@@ -132,7 +138,7 @@ pub(super) fn account(
     if ending.status == 101 {
         tally.add(site.id, SiteCell::Upgrades, 1);
     }
-    let (Some(noted), Some(log)) = (noted, &worker.shared.access) else {
+    let Some(noted) = noted else {
         return;
     };
     let record = AccessRecord {
@@ -155,7 +161,7 @@ pub(super) fn account(
         remark: ending.remark,
     };
     // A log that cannot keep up loses records, not requests.
-    let _ = log.records.try_send(record);
+    let _ = worker.shared.access.records.try_send(record);
 }
 
 /// The same of a request that the gate stopped.

@@ -5,11 +5,11 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{answers::Extra, link::Link};
 pub(super) use crate::http::Trailer;
-use crate::http::{Refusal, Response};
+use crate::http::{Field, Refusal, Response};
 
 /// A request's body on its way in.
 pub(super) trait Upload {
@@ -55,20 +55,37 @@ pub(super) trait Download {
     fn sent(&self) -> u64;
 }
 
-/// Fields as HTTP/2 sends them.
+/// Fields as HTTP/2 sends them; with room for what the proxy adds. All values are in one piece of memory.
 pub(super) fn header_map<'f>(
-    fields: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])>,
+    fields: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])> + Clone,
 ) -> ::http::HeaderMap {
-    let mut map = ::http::HeaderMap::with_capacity(fields.len());
+    let mut map = ::http::HeaderMap::with_capacity(fields.len() + OWN);
+    let total = fields.clone().map(|(_, value)| value.len()).sum();
+    let mut values = BytesMut::with_capacity(total);
+    fields
+        .clone()
+        .for_each(|(_, value)| values.extend_from_slice(value));
+    let mut values = values.freeze();
     for (name, value) in fields {
         let name = ::http::HeaderName::from_bytes(name);
-        let value = ::http::HeaderValue::from_bytes(value);
+        let value = ::http::HeaderValue::from_maybe_shared(values.split_to(value.len()));
         if let (Ok(name), Ok(value)) = (name, value) {
             map.append(name, value);
         }
     }
     map
 }
+
+/// The other way: fields as HTTP/2 brought them.
+pub(super) fn fields_of(map: &::http::HeaderMap) -> impl Iterator<Item = Field<'_>> {
+    map.iter().map(|(name, value)| Field {
+        name: name.as_str().as_bytes(),
+        value: value.as_bytes(),
+    })
+}
+
+/// HSTS, a cookie, the length.
+const OWN: usize = 3;
 
 /// What went wrong on the client's side.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::Poll,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use self::{download::Http1Download, upload::Http1Upload};
 use super::{
     Peer, Worker,
-    access::{AccessTap, Noted},
+    access::Noted,
     answers::{Extra, Manner, Own},
     bench::Bench,
     buffers::{Buffer, Filled},
@@ -250,13 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             keeps_alive: request.keeps_alive,
             is_head: request.is_head(),
         };
-        let noted = self
-            .worker
-            .shared
-            .access
-            .as_ref()
-            .is_some_and(AccessTap::is_open)
-            .then(|| Noted::new(&request, SystemTime::now()));
+        let noted = Noted::of(&request, &self.worker);
         let (body, version) = (request.body, request.version);
         let expects = request.expects_continue && following.is_empty();
         let mut asked = match admitted {

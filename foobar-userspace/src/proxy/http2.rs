@@ -8,7 +8,7 @@ use std::{
     future::poll_fn,
     rc::Rc,
     task::Poll,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -21,10 +21,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::{download::Http2Download, upload::Http2Upload};
 use super::{
     Peer, Worker,
-    access::{self, AccessTap, Noted},
+    access::{self, Noted},
     answers::Own,
     bench::Bench,
-    ends::NoUpload,
+    ends::{NoUpload, fields_of},
     exchange,
     gate::{Origin, Stopped},
     gathered::Gathered,
@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     config::H2Limits,
-    http::{self, Body, Field, Limits, Pseudo, Request},
+    http::{self, Body, Limits, Pseudo, Request},
     tally::SiteCell,
 };
 
@@ -245,13 +245,7 @@ impl Stream {
             Ok(request) => request,
             Err(refusal) => return self.refused(&table, refusal),
         };
-        let noted = self
-            .worker
-            .shared
-            .access
-            .as_ref()
-            .is_some_and(AccessTap::is_open)
-            .then(|| Noted::new(&request, SystemTime::now()));
+        let noted = Noted::of(&request, &self.worker);
         let is_head = request.is_head();
         let has_body = request.body != Body::None;
         let admitted = self.origin.admit(&self.worker, &table, &request, 0, begun);
@@ -359,11 +353,7 @@ fn understand<'p>(
             .map_or(b"", |path| path.as_str().as_bytes()),
         ends_stream,
     };
-    let fields = parts.headers.iter().map(|(name, value)| Field {
-        name: name.as_str().as_bytes(),
-        value: value.as_bytes(),
-    });
-    http::from_http2(pseudo, fields, limits)
+    http::from_http2(pseudo, fields_of(&parts.headers), limits)
 }
 
 /// A body's bytes on their way that nobody has taken yet, of one stream and of all.

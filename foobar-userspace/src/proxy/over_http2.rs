@@ -15,13 +15,13 @@ use h2::{
 };
 
 use super::{
-    ends::{Download, Fault, Trailer, Upload, header_map},
+    ends::{Download, Fault, Trailer, Upload, fields_of, header_map},
     exchange::{Answered, Attempt, Trouble, beside},
     over_http1::MOST_INTERIM,
 };
 use crate::{
     http::{
-        AnswerBody, Asked, BadAnswer, Field, Forwarded, Request, Response, VIA, from_http2_answer,
+        AnswerBody, Asked, BadAnswer, Forwarded, Request, Response, VIA, from_http2_answer,
         trailers_of_http2,
     },
     tally::BackendCell,
@@ -167,10 +167,7 @@ async fn answer<D: Download>(
     if attempt.asks_again(status) {
         return Err(Trouble::Status(status));
     }
-    let fields = parts.headers.iter().map(|(name, value)| Field {
-        name: name.as_str().as_bytes(),
-        value: value.as_bytes(),
-    });
+    let fields = fields_of(&parts.headers);
     let (fields, length) = from_http2_answer(fields).map_err(Trouble::Bad)?;
     let head = Response {
         status,
@@ -237,11 +234,7 @@ async fn interim<D: Download>(
     head: &::http::Response<()>,
     download: &mut D,
 ) -> Result<(), Trouble> {
-    let fields = head.headers().iter().map(|(name, value)| Field {
-        name: name.as_str().as_bytes(),
-        value: value.as_bytes(),
-    });
-    let (fields, _) = from_http2_answer(fields).map_err(Trouble::Bad)?;
+    let (fields, _) = from_http2_answer(fields_of(head.headers())).map_err(Trouble::Bad)?;
     let answer = Response {
         status: head.status().as_u16(),
         reason: b"",
@@ -290,11 +283,7 @@ async fn pass<D: Download>(
         return Err(Trouble::Cut);
     };
     let trailers = trailers.unwrap_or_default();
-    let fields = trailers.iter().map(|(name, value)| Field {
-        name: name.as_str().as_bytes(),
-        value: value.as_bytes(),
-    });
-    trailers_of_http2(fields).map_err(|_| Trouble::Cut)
+    trailers_of_http2(fields_of(&trailers)).map_err(|_| Trouble::Cut)
 }
 
 /// What an error before the answer means. RFC 9113 8.7: a refused stream, and one beyond the last of a connection at its

@@ -136,7 +136,7 @@ impl Proxy {
         let shared = Shared {
             tally: tally.clone(),
             reports: report,
-            access: Some(access),
+            access,
             memory: Memory::new(7),
         };
         let sites = sites_of(services(&address.to_string()));

@@ -32,8 +32,8 @@ pub struct Shared {
     pub tally: Tally,
     /// Where the controller hears of what happens; when it is full, reports are lost.
     pub reports: mpsc::Sender<Report>,
-    /// The access log, where there may be one.
-    pub access: Option<AccessTap>,
+    /// To the access log.
+    pub access: AccessTap,
     pub memory: Arc<Memory>,
 }
 

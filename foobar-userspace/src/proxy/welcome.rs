@@ -148,12 +148,10 @@ async fn announced(
     match timeout(PROXIED_WITHIN, proxied::read(stream)).await {
         Ok(Ok(Proxied::Client(client))) => Some(client),
         Ok(Ok(Proxied::Sender)) => Some(from),
-        Ok(Err(error)) => {
-            tracing::debug!(%from, "{error}");
-            post.admission.count(DoorCell::BadProxied);
-            None
-        }
-        Err(_) => {
+        bad => {
+            if let Ok(Err(error)) = bad {
+                tracing::debug!(%from, "{error}");
+            }
             post.admission.count(DoorCell::BadProxied);
             None
         }

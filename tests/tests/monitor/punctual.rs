@@ -37,27 +37,10 @@ const BUDGET: Duration = Duration::from_secs(2);
 fn an_alert_is_told_within_two_seconds_and_does_not_flap() {
     let webhook = Collector::in_namespace("lb1", "127.0.0.1:9999", |_| Reply::status(200));
     let mut estate = Estate::up(PUNCTUAL, |directory| {
-        fs::write(
-            directory.join("alertmanager.yml"),
-            "route: {receiver: none, group_wait: 1s}\nreceivers: [{name: none}]\n",
-        )
-        .expect("written");
         fs::write(directory.join("webhook-url"), "http://127.0.0.1:9999/\n").expect("written");
     });
     webhook.open();
-    estate.start(
-        "lb1",
-        "prometheus-alertmanager",
-        &[
-            "--config.file=alertmanager.yml",
-            "--storage.path=alertmanager",
-            "--web.listen-address=127.0.0.1:9093",
-            "--cluster.listen-address=",
-        ],
-    );
-    within(20, "the Alertmanager answers", || {
-        (estate.json("http://127.0.0.1:9093/api/v2/status")["uptime"].is_string()).then_some(())
-    });
+    estate.start_alertmanager();
     let hindrance = Hindrance::watch();
     a_backend_that_is_lost_and_comes_back(&estate, &webhook, &hindrance);
     many_requests_and_few(&estate, &webhook, &hindrance);

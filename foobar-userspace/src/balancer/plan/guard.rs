@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use foobar_ebpf::abi::{EndpointV4, EndpointV6, Vip};
+use foobar_ebpf::abi::Vip;
 
-use super::{Endpoint, Plan, PlanError, PlannedVip, endpoint, words};
+use super::{Plan, PlanError, PlannedVip, endpoint, endpoint_of};
 use crate::{
     config::{Config, MysqlMember, MysqlService, Protocol},
     labels::{self, Kind, Labels},
@@ -46,10 +46,7 @@ pub fn add(
             flags: Vip::GUARDED | Vip::LEASED,
             zero: 0,
         };
-        match endpoint(*address, Protocol::Tcp) {
-            Endpoint::V4(key) => drop(plan.vips_v4.insert(key, value)),
-            Endpoint::V6(key) => drop(plan.vips_v6.insert(key, value)),
-        }
+        plan.put_vip(endpoint(*address, Protocol::Tcp), value);
         plan.vips.insert(
             id,
             PlannedVip {
@@ -60,7 +57,7 @@ pub fn add(
             },
         );
         for peer in peers(service) {
-            plan.add_peer(peer);
+            plan.put_vip(endpoint_of(peer, 0, 0), PEER);
         }
     }
     Ok(())
@@ -87,36 +84,12 @@ fn peers(service: &MysqlService) -> impl Iterator<Item = IpAddr> {
         .chain(members.flat_map(|member| member.addresses.iter()))
 }
 
-impl Plan {
-    fn add_peer(&mut self, address: IpAddr) {
-        let value = Vip {
-            vip: 0,
-            sum: 0,
-            flags: Vip::PEER,
-            zero: 0,
-        };
-        let words = words(address);
-        let (port, protocol, zero) = (0, 0, 0);
-        if address.is_ipv4() {
-            let [address, ..] = words;
-            let key = EndpointV4 {
-                address,
-                port,
-                protocol,
-                zero,
-            };
-            self.vips_v4.insert(key, value);
-        } else {
-            let key = EndpointV6 {
-                address: words,
-                port,
-                protocol,
-                zero,
-            };
-            self.vips_v6.insert(key, value);
-        }
-    }
-}
+const PEER: Vip = Vip {
+    vip: 0,
+    sum: 0,
+    flags: Vip::PEER,
+    zero: 0,
+};
 
 #[cfg(test)]
 mod tests {

@@ -86,6 +86,8 @@ fn service(
     Some(service)
 }
 
+type Addressed = fn(&mut MysqlBalancer) -> &mut Vec<SocketAddr>;
+
 /// The nodes under `on`, each once, with the addresses that are theirs.
 fn balancers(entry: Entry<'_>, hosts: &Hosts, problems: &mut Problems) -> Vec<MysqlBalancer> {
     let mut balancers: Vec<MysqlBalancer> = Vec::new();
@@ -110,14 +112,16 @@ fn balancers(entry: Entry<'_>, hosts: &Hosts, problems: &mut Problems) -> Vec<My
             read: Vec::new(),
         });
     }
-    for (host, address) in addresses(entry, "write", &nodes, problems) {
-        if let Some(balancer) = balancers.iter_mut().find(|known| known.node == host.name) {
-            balancer.write.push(address);
-        }
-    }
-    for (host, address) in addresses(entry, "read", &nodes, problems) {
-        if let Some(balancer) = balancers.iter_mut().find(|known| known.node == host.name) {
-            balancer.read.push(address);
+    let under: [(_, Addressed); 2] = [
+        ("write", |balancer| &mut balancer.write),
+        ("read", |balancer| &mut balancer.read),
+    ];
+    for (key, of) in under {
+        for (host, address) in addresses(entry, key, &nodes, problems) {
+            let owner = balancers.iter_mut().find(|known| known.node == host.name);
+            if let Some(owner) = owner {
+                of(owner).push(address);
+            }
         }
     }
     balancers

@@ -224,14 +224,9 @@ impl Conductor {
     }
 
     fn endpoints(&self, account: &Account) -> Result<Vec<Endpoint>, String> {
-        let check = &self.service.check;
-        let port = check
-            .admin_port
-            .map_or(Port::Service, |port| Port::Admin(port.get()));
-        self.service
-            .members
-            .iter()
-            .map(|member| endpoint(check, account, member, port))
+        let members = self.service.members.iter();
+        members
+            .map(|member| endpoint(&self.service.check, account, member))
             .collect()
     }
 
@@ -455,8 +450,10 @@ pub fn endpoint(
     check: &MysqlCheck,
     account: &Account,
     member: &MysqlMember,
-    port: Port,
 ) -> Result<Endpoint, String> {
+    let port = check
+        .admin_port
+        .map_or(Port::Service, |port| Port::Admin(port.get()));
     let address =
         address(member, port).ok_or_else(|| format!("{} has no private address", member.host))?;
     Ok(Endpoint {
@@ -468,7 +465,7 @@ pub fn endpoint(
 }
 
 #[derive(Clone, Copy)]
-pub enum Port {
+enum Port {
     Service,
     Admin(u16),
 }
@@ -534,4 +531,4 @@ const TICK: Duration = Duration::from_millis(25);
 const RENEWAL: Duration = Duration::from_millis(50);
 const STATUS: Duration = Duration::from_millis(200);
 /// How long until a secret that was missing is looked for again.
-const SECRETS_AGAIN: Duration = Duration::from_secs(5);
+pub const SECRETS_AGAIN: Duration = Duration::from_secs(5);

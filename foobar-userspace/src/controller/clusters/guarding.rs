@@ -1,12 +1,10 @@
 //! A database on this very host: open to clients while acknowledged beats arrive.
 
-use std::time::Duration;
-
 use tokio::{sync::mpsc, task::JoinSet, time};
 
 use super::{
     Lease, Steered,
-    conduct::{Port, endpoint},
+    conduct::{SECRETS_AGAIN, endpoint},
 };
 use crate::{config::MysqlService, database::listen, mysql::guard::Guard};
 
@@ -16,11 +14,8 @@ pub async fn guard(service: MysqlService, node: String, steered: mpsc::Sender<St
         return;
     };
     let check = &service.check;
-    let port = check
-        .admin_port
-        .map_or(Port::Service, |port| Port::Admin(port.get()));
     let endpoint = loop {
-        match endpoint(check, &check.account, member, port) {
+        match endpoint(check, &check.account, member) {
             Ok(endpoint) => break endpoint,
             Err(why) => {
                 tracing::error!(cluster = service.name, "cannot guard: {why}");
@@ -56,5 +51,3 @@ pub async fn guard(service: MysqlService, node: String, steered: mpsc::Sender<St
         }
     }
 }
-
-const SECRETS_AGAIN: Duration = Duration::from_secs(5);

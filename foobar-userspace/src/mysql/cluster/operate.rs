@@ -493,6 +493,7 @@ impl Cluster {
         let opened = operation
             .procedure()
             .opens()
+            .filter(|_| course == Course::Going)
             .and_then(|member| self.members[member].picture.as_ref());
         if let Some(picture) = opened {
             self.memory.unproved.insert(picture.server.0.clone());

@@ -8,7 +8,7 @@ use tokio::{
 use super::*;
 use crate::{
     config::{Proxy, RequestRate},
-    proxy::{Memory, samples},
+    proxy::{AccessTap, Memory, samples},
     tally::Tally,
 };
 
@@ -45,7 +45,7 @@ fn crew() -> (Crew, SocketAddr) {
     let shared = Shared {
         tally: Tally::private(),
         reports,
-        access: None,
+        access: AccessTap::new(mpsc::channel(1).0),
         memory: Memory::new(7),
     };
     let service = samples::service("www", "192.0.2.1:443");

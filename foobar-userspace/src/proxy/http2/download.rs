@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::{Reason, SendStream, server::SendResponse};
 
 use crate::{
-    http::{AnswerBody, Field, Response},
+    http::{AnswerBody, Response},
     proxy::{
         answers::Extra,
         ends::{Download, Fault, Trailer, header_map},
@@ -116,15 +116,9 @@ impl Download for Http2Download<'_> {
         let mut response = ::http::Response::new(());
         *response.status_mut() =
             ::http::StatusCode::from_u16(answer.status).unwrap_or(::http::StatusCode::BAD_GATEWAY);
+        let fields = answer.fields.iter();
+        *response.headers_mut() = header_map(fields.map(|field| (field.name, field.value)));
         let headers = response.headers_mut();
-        headers.reserve(answer.fields.len() + 2);
-        for (field, value) in answer.fields.iter().zip(values(&answer.fields)) {
-            let name = ::http::HeaderName::from_bytes(field.name);
-            let value = ::http::HeaderValue::from_maybe_shared(value);
-            if let (Ok(name), Ok(value)) = (name, value) {
-                headers.append(name, value);
-            }
-        }
         for (name, value) in extra.pairs() {
             if let Ok(value) = ::http::HeaderValue::from_str(value) {
                 headers.append(::http::HeaderName::from_static(name), value);
@@ -206,17 +200,4 @@ impl Download for Http2Download<'_> {
     fn sent(&self) -> u64 {
         self.sent
     }
-}
-
-/// The fields' values, all in one piece of memory.
-fn values(fields: &[Field<'_>]) -> impl Iterator<Item = Bytes> {
-    let total = fields.iter().map(|field| field.value.len()).sum();
-    let mut all = BytesMut::with_capacity(total);
-    for field in fields {
-        all.extend_from_slice(field.value);
-    }
-    let mut all = all.freeze();
-    fields
-        .iter()
-        .map(move |field| all.split_to(field.value.len()))
 }

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use h2::RecvStream;
 
 use crate::{
-    http::{Field, Refusal, trailers_of_http2, without_underscores},
+    http::{Refusal, trailers_of_http2, without_underscores},
     proxy::{
-        ends::{Fault, Trailer, Upload},
+        ends::{Fault, Trailer, Upload, fields_of},
         exchange::Asked,
         watch::Watch,
     },
@@ -56,11 +56,7 @@ impl Http2Upload {
             Err(_) => return Err(Fault::Slow),
         };
         if let Some(trailers) = trailers {
-            let fields = trailers.iter().map(|(name, value)| Field {
-                name: name.as_str().as_bytes(),
-                value: value.as_bytes(),
-            });
-            let trailers = trailers_of_http2(fields).map_err(Fault::Refused)?;
+            let trailers = trailers_of_http2(fields_of(&trailers)).map_err(Fault::Refused)?;
             self.trailers = without_underscores(trailers);
         }
         Ok(())

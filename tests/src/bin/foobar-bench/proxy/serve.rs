@@ -15,7 +15,7 @@ use foobar::{
     balancer::Availability,
     config::{self, Config},
     proxy::{
-        BackendTls, Memory, Shared, Site, SiteBackend, Sites,
+        AccessTap, BackendTls, Memory, Shared, Site, SiteBackend, Sites,
         admission::Admission,
         crew::{Crew, Standing},
         material::{Material, TicketBook},
@@ -89,7 +89,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let shared = Shared {
         tally: Tally::private(),
         reports,
-        access: None,
+        access: AccessTap::new(mpsc::channel(1).0),
         memory: Memory::new(7),
     };
     let _crew = Crew::start(
