@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod nemesis;
 pub mod network;
 mod passing;
+pub mod patience;
 pub mod pki;
 pub mod processes;
 pub mod quantiles;

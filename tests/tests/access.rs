@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use foobar_lab::estate::Estate;
+use foobar_lab::{estate::Estate, patience::within};
 use serde_json::Value;
 
 const OFF: &str = "access = { to = \"none\", format = \"json\" }";
@@ -171,19 +171,4 @@ fn all(path: &Path) -> Vec<String> {
             text.lines().map(str::to_owned).collect::<Vec<_>>()
         })
         .collect()
-}
-
-#[track_caller]
-fn within<T>(seconds: u64, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(
-            begun.elapsed() < Duration::from_secs(seconds),
-            "not within {seconds} s: {what}"
-        );
-        thread::sleep(Duration::from_millis(50));
-    }
 }

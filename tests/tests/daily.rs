@@ -3,10 +3,10 @@
 use std::{
     process::{Child, Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use foobar_lab::{estate::Estate, in_namespace};
+use foobar_lab::{estate::Estate, in_namespace, patience::holds_within};
 use serde_json::Value;
 
 #[test]
@@ -32,10 +32,10 @@ fn connections_are_told_by_kind(estate: &Estate) {
             .iter()
             .any(|line| line["kind"] == kind && line["service"].as_str() == service)
     };
-    within(10, "the site's connection is known", || {
+    holds_within(10, "the site's connection is known", || {
         has("203.0.113.10:443", "proxied", Some("l7.grpc,l7.www"))
     });
-    within(10, "the writer's session is known", || {
+    holds_within(10, "the writer's session is known", || {
         has("10.0.0.10:3306", "session", Some("mysql.app.write"))
     });
     assert!(
@@ -102,7 +102,7 @@ fn a_reload_that_nobody_confirms_goes_back(estate: &Estate) {
     assert_eq!(reloaded["reverts-in-seconds"], 3);
     assert!(!reaches(), "the change is in force");
     assert!(estate.foobar(&["status"]).contains("on trial"));
-    within(15, "what ran before comes back", reaches);
+    holds_within(15, "what ran before comes back", reaches);
     let status = estate.foobar(&["status"]);
     assert!(status.contains("nobody confirmed"), "{status}");
 
@@ -115,17 +115,6 @@ fn a_reload_that_nobody_confirms_goes_back(estate: &Estate) {
     estate.rewrite("\"tcp/443\"", "\"tcp/443\", \"tcp/8080\"");
     estate.foobar(&["reload"]);
     assert!(reaches());
-}
-
-fn within(seconds: u64, what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(seconds),
-            "not within {seconds} s: {what}"
-        );
-        thread::sleep(Duration::from_millis(50));
-    }
 }
 
 fn json(text: &str) -> Value {

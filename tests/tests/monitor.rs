@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use foobar_lab::{Lab, Options, databases::Databases, in_namespace};
+use foobar_lab::{Lab, Options, databases::Databases, in_namespace, patience::within};
 use serde_json::Value;
 
 use self::{
@@ -186,21 +186,6 @@ impl Drop for Load {
         let group = format!("-{}", self.0.id());
         let _ = Command::new("kill").args(["-9", "--", &group]).status();
         let _ = self.0.wait();
-    }
-}
-
-#[track_caller]
-fn within<T>(seconds: u64, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(
-            begun.elapsed() < Duration::from_secs(seconds),
-            "not within {seconds} s: {what}"
-        );
-        thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -7,9 +7,9 @@ use std::{
     env, fs,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
+
+use foobar_lab::patience::holds_within;
 
 /// Becomes the first process of a machine whose files are an overlay of this one's.
 const BOOT: &str = r#"
@@ -158,7 +158,7 @@ fn it_is_watched(machine: &Machine) {
         line.parse::<u64>().unwrap_or_else(|_| panic!("{line}"))
     };
     let first = heard();
-    within(10, "it says that it is alive", || heard() > first);
+    holds_within(10, "it says that it is alive", || heard() > first);
     // Thirty seconds are a long time for a test.
     machine.says("mkdir -p /run/systemd/system/foobar.service.d");
     machine.write(
@@ -168,7 +168,7 @@ fn it_is_watched(machine: &Machine) {
     machine.says("systemctl daemon-reload && systemctl restart foobar");
     let pid = machine.pid();
     machine.says(&format!("kill -STOP {pid}"));
-    within(60, "one that hangs is started anew", || {
+    holds_within(60, "one that hangs is started anew", || {
         machine.says("systemctl show -P NRestarts foobar") != "0"
             && machine.asks("systemctl is-active foobar").0 == "active"
     });
@@ -194,7 +194,7 @@ fn a_bad_file_is_not_taken(machine: &Machine) {
 fn an_upgrade_starts_it_anew(machine: &Machine) {
     let pid = machine.pid();
     machine.says("dpkg -i /foobar.deb");
-    within(20, "the new one serves", || {
+    holds_within(20, "the new one serves", || {
         machine.asks("systemctl is-active foobar").0 == "active" && machine.pid() != pid
     });
     assert!(machine.says("ip link show dev fbp0").contains("xdp"));
@@ -260,7 +260,7 @@ impl Machine {
             init: 0,
             base,
         };
-        within(30, "systemd runs", || {
+        holds_within(30, "systemd runs", || {
             let children = fs::read_to_string(&children).unwrap_or_default();
             machine.init = children.trim().parse().unwrap_or(0);
             let (state, _) = machine.asks("systemctl is-system-running");
@@ -326,17 +326,5 @@ impl Drop for Machine {
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
         let _ = fs::remove_dir(&self.base);
-    }
-}
-
-#[track_caller]
-fn within(seconds: u64, what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(seconds),
-            "not within {seconds} s: {what}"
-        );
-        thread::sleep(Duration::from_millis(200));
     }
 }
