@@ -91,7 +91,7 @@ pub fn start_web(server: &Host, certificates: &Path, processes: &Processes) -> R
     command
         .args([
             "--workers=1",
-            "--threads=8",
+            &format!("--threads={THREADS}"),
             &format!("--bind={application}:8000"),
             "application:application",
         ])
@@ -211,6 +211,9 @@ fn nginx_configuration(
 
 /// Where the application finds its databases: writes at 3306, reads at 3307.
 const BALANCER: &str = "10.0.0.10";
+/// Of each gunicorn: no fewer than the slow requests that a test has under way at once, wherever they are steered.
+const THREADS: usize = 32;
+
 /// Says back what it is told; `who` asks for the server's name.
 const WEBSOCKET: &str = r#"import asyncio, os
 import websockets

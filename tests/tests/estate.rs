@@ -58,10 +58,10 @@ fn clients_reach_all_servers_about_evenly_and_servers_reach_nobody_else() {
 fn a_dead_server_gets_no_new_connection_and_the_others_lose_none() {
     let estate = Estate::up();
     let download = |number: usize| {
-        let url = format!("{SERVICE}/slow?ms=6000&n={number}");
+        let url = format!("{SERVICE}/slow?ms=10000&n={number}");
         estate
             .lab
-            .succeeds("client", &["curl", "-sSf", "-m12", &url])
+            .succeeds("client", &["curl", "-sSf", "-m60", &url])
     };
     thread::scope(|scope| {
         let before: Vec<_> = (0..CLIENTS)
@@ -76,7 +76,16 @@ fn a_dead_server_gets_no_new_connection_and_the_others_lose_none() {
             .expect("connections");
         let [first, dead, third] = open();
         estate.lab.stop_web("web2").expect("nginx ends");
-        thread::sleep(Duration::from_millis(4500));
+        estate
+            .lab
+            .wait("web2 is seen dead by both its addresses", || {
+                let told = estate.ask(&["status"]).stdout;
+                let told = String::from_utf8_lossy(&told).into_owned();
+                ["10.0.0.12", "fd00::12"]
+                    .iter()
+                    .all(|address| told.contains(&format!("web2:80 {address}: down")))
+            })
+            .expect("a warning");
         let shares = estate.shares(SERVICE, 30);
         assert!(!shares.contains_key("web2"), "{shares:?}");
         let survived = before
