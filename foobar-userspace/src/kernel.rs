@@ -31,6 +31,7 @@ use self::{
     object::{Blueprint, Fit, Purpose},
 };
 pub use self::{
+    bpffs::mount_if_absent as mount_bpffs_if_absent,
     counters::{Counters, Fill, Interface as InterfaceCounters},
     drops::Drops,
     error::KernelError,

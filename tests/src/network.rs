@@ -245,6 +245,17 @@ impl Network {
     }
 }
 
+/// Has `ip netns` prepare `/run/netns`: its first `add` mounts the directory over itself, which hides every namespace that
+/// was mounted there before by others, a test's guard among them.
+///
+/// # Errors
+/// When `ip` fails.
+pub fn prepare_namespaces() -> Result<()> {
+    let name = format!("foobar-prepare-{}", std::process::id());
+    run(None, &format!("ip netns add {name}"))?;
+    run(None, &format!("ip netns del {name}"))
+}
+
 /// Removes what [`Network::create`] made; what is not there is fine.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 use std::{ffi::CString, fs, io, path::Path};
 
 use anyhow::{Context as _, Result};
+use foobar::kernel;
 
 /// Where `ip link` finds it while it attaches it.
 pub const PIN: &str = "/sys/fs/bpf/foobar-lab-pass";
@@ -13,6 +14,7 @@ pub const PIN: &str = "/sys/fs/bpf/foobar-lab-pass";
 /// # Errors
 /// When the kernel refuses.
 pub fn pin() -> Result<()> {
+    kernel::mount_bpffs_if_absent()?;
     unpin()?;
     let path = CString::new(PIN)?;
     let program = load().context("cannot load an XDP program; are you root?")?;

@@ -23,6 +23,7 @@ use foobar::{
     controller::{self, Options, RunError},
     kernel::{self, KernelError, Which},
 };
+use foobar_lab::network::prepare_namespaces;
 use tokio::{
     runtime::Runtime,
     sync::{mpsc, oneshot},
@@ -569,6 +570,7 @@ impl Lab {
             process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
+        prepare_namespaces().expect("a place for namespaces");
         let mut lab = Self {
             directory: tempfile::tempdir().expect("a directory"),
             servers: BTreeMap::new(),

@@ -18,6 +18,7 @@ use foobar::{
     },
 };
 use foobar_ebpf::abi::{EndpointV4, LabelKey, RING_SLOTS, Slot, Vip};
+use foobar_lab::network::prepare_namespaces;
 
 const KEYS: HashKeys = HashKeys([1, 2, 3, 4, 5, 6, 7]);
 
@@ -626,6 +627,7 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let node = Self::node_name();
+        prepare_namespaces().expect("a place for namespaces");
         let lab = Self {
             peer: format!("{node}-peer"),
             _removed: Removed(node.clone()),

@@ -10,6 +10,7 @@ use std::{
 
 use aya::test_helpers::NetNsGuard;
 use foobar::routes::{Event, LinkInfo, NextHop, RouteTable, Router, Trouble};
+use foobar_lab::network::prepare_namespaces;
 use tokio::sync::mpsc;
 
 /// A node in its own namespace (the thread's), and a neighbour at the other end of a veth.
@@ -23,6 +24,7 @@ struct Neighbour(String);
 impl Estate {
     fn new() -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
+        prepare_namespaces().expect("a place for namespaces");
         let node = NetNsGuard::new().expect("a namespace; are you root?");
         let name = format!(
             "foobar-routes-{}-{}",

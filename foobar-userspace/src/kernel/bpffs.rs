@@ -117,7 +117,10 @@ impl Pins {
 }
 
 /// Mounts the BPF file system where it is absent.
-pub(super) fn mount_if_absent() -> Result<(), KernelError> {
+///
+/// # Errors
+/// When the kernel refuses, or one has to be root for it.
+pub fn mount_if_absent() -> Result<(), KernelError> {
     let present = rustix::fs::statfs(MOUNT_POINT)
         .is_ok_and(|fs| u64::try_from(fs.f_type).is_ok_and(|kind| kind == BPF_FS_MAGIC));
     if present {
