@@ -61,6 +61,30 @@ pub struct Transcript {
     pub log: PathBuf,
 }
 
+impl Transcript {
+    fn judged(&self, judge: impl FnOnce(&str) -> Result<String, String>) -> Result<String, String> {
+        if self.status.success() {
+            judge(&self.text)
+        } else {
+            // A count of what failed says more than a status.
+            Err(judge(&self.text)
+                .err()
+                .unwrap_or_else(|| self.status.to_string()))
+        }
+    }
+
+    /// What the user is told of a step that failed.
+    pub fn refusal(&self, title: &str, failure: &str) -> Refusal {
+        Refusal::new(
+            Status::Failed,
+            format!(
+                "{title}: {failure}\nthe whole output is in {}",
+                self.log.display()
+            ),
+        )
+    }
+}
+
 impl Steps {
     pub fn new(logs: PathBuf) -> Result<Self> {
         fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
@@ -93,28 +117,39 @@ impl Steps {
     ) -> Result<Transcript> {
         let started = Instant::now();
         let transcript = self.transcribe(name, title, command)?;
-        let result = if transcript.status.success() {
-            judge(&transcript.text)
-        } else {
-            Err(transcript.status.to_string())
-        };
-        let failure = match result {
+        match transcript.judged(judge) {
             Ok(remark) => {
                 self.finish(title, started.elapsed(), End::Done(remark));
-                return Ok(transcript);
+                Ok(transcript)
             }
-            Err(failure) => failure,
+            Err(failure) => {
+                self.finish(title, started.elapsed(), End::Failed(failure.clone()));
+                eprintln!("{}", tail(&transcript.text));
+                Err(transcript.refusal(title, &failure).into())
+            }
+        }
+    }
+
+    /// Like [`Steps::run_and_judge`], for a step whose failure the caller may make good: what is wrong comes back beside
+    /// what the step printed.
+    pub fn attempt_and_judge(
+        &mut self,
+        name: &str,
+        title: &str,
+        command: &mut Command,
+        judge: impl FnOnce(&str) -> Result<String, String>,
+    ) -> Result<(Transcript, Option<String>)> {
+        let started = Instant::now();
+        let transcript = self.transcribe(name, title, command)?;
+        let (end, failure) = match transcript.judged(judge) {
+            Ok(remark) => (End::Done(remark), None),
+            Err(failure) => (End::Without(failure.clone()), Some(failure)),
         };
-        self.finish(title, started.elapsed(), End::Failed(failure.clone()));
-        eprintln!("{}", tail(&transcript.text));
-        Err(Refusal::new(
-            Status::Failed,
-            format!(
-                "{title}: {failure}\nthe whole output is in {}",
-                transcript.log.display()
-            ),
-        )
-        .into())
+        self.finish(title, started.elapsed(), end);
+        if failure.is_some() {
+            eprintln!("{}", tail(&transcript.text));
+        }
+        Ok((transcript, failure))
     }
 
     /// Runs a step whose failure the caller judges.

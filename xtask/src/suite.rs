@@ -1,5 +1,7 @@
 //! Every test of the workspace: those of the host, then those that need root and the lab.
 
+mod second_try;
+
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
@@ -22,20 +24,16 @@ pub fn run(
     machine::refuse_unless_capable("the root tests")?;
     let tools = setup::ensure(workspace, steps, Scope::Lab, consent)?;
     let product = Product::build(workspace, steps, &tools, Profile::Dev)?;
-    let mut failures = Vec::new();
-    let mut ran = 0;
-    for part in [host_tests(workspace), lab_tests(workspace)] {
-        let (name, title, mut command, threads) = part;
-        product.announce(&mut command);
-        command.args(filter).args(threads);
-        let result = steps.run_and_judge(name, title, &mut command, |text| {
-            let tally = Tally::read(text);
-            ran += tally.passed + tally.failed;
-            tally.judge(filter)
-        });
-        failures.extend(result.err());
-    }
+    let suite = Suite {
+        workspace,
+        product: &product,
+        filter,
+    };
+    let parts = [suite.on_the_host(steps), suite.in_the_lab(steps)];
+    let ran: u64 = parts.iter().flatten().map(|tally| tally.ran()).sum();
+    let mut failures: Vec<_> = parts.into_iter().filter_map(Result::err).collect();
     if ran == 0
+        && failures.is_empty()
         && let Some(filter) = filter
     {
         failures.push(anyhow::anyhow!("no test's name contains {filter:?}"));
@@ -51,34 +49,75 @@ pub fn run(
     })
 }
 
-type Part = (&'static str, &'static str, Command, &'static [&'static str]);
-
-fn host_tests(workspace: &Workspace) -> Part {
-    let mut command = workspace.cargo();
-    command
-        .args(["test", "--no-fail-fast", "--package", "foobar-ebpf"])
-        .args(["--package", "foobar-userspace", "--package", "xtask"]);
-    ("host-tests", "host tests", command, &[])
+/// The tests, and what they need.
+#[derive(Clone, Copy, Debug)]
+struct Suite<'a> {
+    workspace: &'a Workspace,
+    product: &'a Product,
+    filter: Option<&'a str>,
 }
 
-fn lab_tests(workspace: &Workspace) -> Part {
-    let mut command = workspace.cargo();
-    command.args(["test", "--no-fail-fast", "--package", "foobar-tests"]);
-    // There is one lab, and one public address to reach it by.
-    let threads = &["--", "--test-threads=1"];
-    (
-        "root-tests",
-        "packet table and lab, as root",
-        command,
-        threads,
-    )
+impl Suite<'_> {
+    fn on_the_host(self, steps: &mut Steps) -> Result<Tally> {
+        let mut command = self.tests(&["foobar-ebpf", "foobar-userspace", "xtask"]);
+        command.args(self.filter);
+        let transcript = steps.run_and_judge("host-tests", "host tests", &mut command, |text| {
+            Tally::read(text).judge(self.filter)
+        })?;
+        Ok(Tally::read(&transcript.text))
+    }
+
+    /// What fails beside all others is tried once more alone (decision 14).
+    fn in_the_lab(self, steps: &mut Steps) -> Result<Tally> {
+        const TITLE: &str = "packet table and lab, as root";
+        let mut command = self.tests(&["foobar-tests"]);
+        command.args(self.filter).args(ONE_LAB);
+        let (first, failure) =
+            steps.attempt_and_judge("root-tests", TITLE, &mut command, |text| {
+                Tally::read(text).judge(self.filter)
+            })?;
+        let tally = Tally::read(&first.text);
+        let Some(failure) = failure else {
+            return Ok(tally);
+        };
+        let Some(again) = second_try::of(&first.text) else {
+            return Err(first.refusal(TITLE, &failure).into());
+        };
+        for (number, suspects) in again.iter().enumerate() {
+            let mut command = self.tests(&["foobar-tests"]);
+            command
+                .args(["--test", &suspects.target])
+                .args(ONE_LAB)
+                .arg("--exact")
+                .args(&suspects.names);
+            let title = format!("once more: {}", suspects.names.join(", "));
+            let name = format!("root-tests-again-{number}");
+            steps.run_and_judge(&name, &title, &mut command, |text| {
+                suspects.judge(&Tally::read(text))
+            })?;
+        }
+        Ok(tally)
+    }
+
+    fn tests(self, packages: &[&str]) -> Command {
+        let mut command = self.workspace.cargo();
+        command.args(["test", "--no-fail-fast"]);
+        for package in packages {
+            command.args(["--package", package]);
+        }
+        self.product.announce(&mut command);
+        command
+    }
 }
+
+/// There is one lab, and one public address to reach it by.
+const ONE_LAB: &[&str] = &["--", "--test-threads=1"];
 
 /// What the `test result:` lines of a run add up to; tests that say `skipped:` are not among those that passed.
 #[derive(Debug, Default, Eq, PartialEq)]
-struct Tally {
-    passed: u64,
-    failed: u64,
+pub struct Tally {
+    pub passed: u64,
+    pub failed: u64,
     ignored: u64,
     skipped: Vec<String>,
 }
@@ -110,13 +149,13 @@ impl Tally {
         tally
     }
 
+    fn ran(&self) -> u64 {
+        self.passed + self.failed
+    }
+
     fn judge(&self, filter: Option<&str>) -> Result<String, String> {
         if self.failed > 0 {
-            return Err(format!(
-                "{} of {} failed",
-                self.failed,
-                self.failed + self.passed
-            ));
+            return Err(format!("{} of {} failed", self.failed, self.ran()));
         }
         if self.passed == 0 && filter.is_none() {
             return Err("no test ran".to_owned());
