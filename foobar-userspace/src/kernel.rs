@@ -31,7 +31,7 @@ use self::{
     object::{Blueprint, Fit, Purpose},
 };
 pub use self::{
-    counters::{Counters, Fill, Interface as InterfaceCounters},
+    counters::{Counters, Extent, Fill, Verdicts},
     drops::Drops,
     error::KernelError,
     flows::{Flow, Known, Way, flows},
