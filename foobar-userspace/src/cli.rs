@@ -38,7 +38,7 @@ use foobar::{
 
 use self::{
     arguments::{
-        AlertCommand, Arguments, BackendCommand, Command, ConfigCommand, Element, Part,
+        AlertCommand, Arguments, BackendCommand, Command, ConfigCommand, Element, Output, Part,
         RuleCommand, ServiceCommand, SetCommand, Watch,
     },
     failure::{Failure, Status},
@@ -99,6 +99,16 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
                     remember_and_rate(&mut earlier, &mut snapshot);
                 }
                 stats::narrow(&mut snapshot, *part, filter.as_deref());
+                if let Some(filter) = filter
+                    && watch.every.is_none()
+                    && matches!(arguments.output, Output::Table | Output::Wide)
+                    && stats::is_empty(&snapshot)
+                {
+                    return Err(Failure::told(
+                        Status::Failed,
+                        format!("nothing of this is called `{filter}`"),
+                    ));
+                }
                 let told = Told {
                     total: total.then(|| stats::Total::of(&snapshot)),
                     snapshot: &snapshot,

@@ -83,6 +83,7 @@ use crate::{
         tls::Severity,
     },
     routes::{Event, NextHop, Router, RoutesError},
+    snapshot::Names,
     succession::{Ancestor, SuccessionError},
     tally::{Tally, WORDS},
 };
@@ -264,6 +265,8 @@ struct Controller {
     started_at: SystemTime,
     /// That of the estate, for those who look at it beside the loop.
     config: Arc<config::Config>,
+    /// Those of the ids that the kernel knows, for the same.
+    names: Arc<Names>,
     loaded_at: SystemTime,
     deployment: Deployment,
     estate: Estate,
@@ -374,6 +377,7 @@ impl Controller {
         let config = Arc::new(estate.config.clone());
         let facts = Facts {
             config: config.clone(),
+            names: Arc::default(),
             started_at,
             loaded_at: started_at,
             reload_failed: false,
@@ -388,6 +392,7 @@ impl Controller {
             monitoring: Monitoring::begin(&options.node, facts, records, feeds),
             started_at,
             config,
+            names: Arc::default(),
             keys,
             directory,
             started: Instant::now(),
@@ -466,7 +471,7 @@ impl Controller {
         self.deployment.prepare(&self.estate.hooks)?;
         let desired = self.desire(&self.estate, &self.balancing, &self.members);
         apply(&mut self.deployment, &desired)?;
-        self.desired = desired;
+        self.take_for_present(desired);
         self.in_service = true;
         self.balancing.enter_service();
         self.end_lost_sessions();
@@ -581,6 +586,12 @@ impl Controller {
             returns_v6: balancing.returns_v6(),
             sets: members.tables(),
         }
+    }
+
+    /// What was just written is what the kernel holds.
+    fn take_for_present(&mut self, desired: Desired) {
+        self.names = Arc::new(Names::new(desired.labels.clone()));
+        self.desired = desired;
     }
 
     /// Points the checks and the router at the backends as they are now.
@@ -734,6 +745,7 @@ impl Controller {
     fn tell_monitoring(&self) {
         self.monitoring.tell(Facts {
             config: self.config.clone(),
+            names: self.names.clone(),
             started_at: self.started_at,
             loaded_at: self.loaded_at,
             reload_failed: self.troubles.has("reload"),

@@ -32,7 +32,7 @@ use self::{
 };
 pub use self::{
     bpffs::mount_if_absent as mount_bpffs_if_absent,
-    counters::{Counters, Fill, Interface as InterfaceCounters},
+    counters::{Counters, Extent, Fill, Verdicts},
     drops::Drops,
     error::KernelError,
     flows::{Flow, Known, Way, flows},

@@ -1,10 +1,10 @@
-//! The counters of the packet path as the administration's API shows them: labels taken apart, backends under vips.
+//! The counters of a node as the administration's API shows them: under their names, backends under vips.
 
+mod names;
 mod sites;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -16,21 +16,33 @@ use crate::{
         BackendCounters, Count, CountRate, InterfaceCounters, MapUse, Maps, RuleCounters,
         ServiceCounters, Snapshot, TrafficCount, TrafficRate,
     },
-    kernel::{self, Counters, Direction, KernelError, Mapped, PROXY_TALLY, Sum},
+    kernel::{self, Counters, Direction, KernelError, Mapped, PROXY_TALLY, Sum, Verdicts},
     tally,
 };
 
-/// The counters of a node, read from its pinned maps; no controller need run.
+pub use self::names::Names;
+use self::names::{BackendName, InterfaceName, RuleName, VipName};
+
+/// The counters of a node and their names, read from its pinned maps; no controller need run.
 ///
 /// # Errors
 /// [`KernelError::NotDeployed`] where nothing is pinned.
 pub fn of_pins(node: &str, maps: Maps) -> Result<Snapshot, KernelError> {
-    let counters = kernel::pinned::counters(node)?;
-    let mut snapshot = snapshot(node, &counters);
+    let names = Names::new(kernel::pinned::labels(node)?);
+    named(node, &names, maps)
+}
+
+/// The same for those who know the names: these are what makes the maps long to read.
+///
+/// # Errors
+/// [`KernelError::NotDeployed`] where nothing is pinned.
+pub fn named(node: &str, names: &Names, maps: Maps) -> Result<Snapshot, KernelError> {
+    let counters = kernel::pinned::counters(node, names.extent())?;
+    let mut snapshot = snapshot(node, names, &counters);
     // A node without a proxy has no such words.
     if let Ok(words) = Mapped::look(node, PROXY_TALLY) {
         let tally = tally::Tally::new(Arc::new(words));
-        snapshot.sites = sites::read(&counters, &tally);
+        snapshot.sites = sites::read(names, &tally);
         if !snapshot.sites.is_empty() {
             snapshot.door = sites::door(&tally);
         }
@@ -110,11 +122,11 @@ impl Clock {
         fn name(rule: &RuleCounters) -> (&str, &str) {
             (&rule.policy, &rule.rule)
         }
-        let same = earlier.len() == later.len()
-            && earlier
-                .iter()
-                .zip(&*later)
-                .all(|(before, now)| name(before) == name(now));
+        // Snapshots that share their names need not be read for it.
+        let alike = |(before, now): (&RuleCounters, &RuleCounters)| {
+            Arc::ptr_eq(&before.rule, &now.rule) || name(before) == name(now)
+        };
+        let same = earlier.len() == later.len() && earlier.iter().zip(&*later).all(alike);
         if same {
             for (before, now) in earlier.iter().zip(later) {
                 self.count(before.count, &mut now.count);
@@ -150,113 +162,80 @@ fn map_use(fill: kernel::Fill) -> MapUse {
     }
 }
 
-#[must_use]
-pub fn snapshot(node: &str, counters: &Counters) -> Snapshot {
+fn snapshot(node: &str, names: &Names, counters: &Counters) -> Snapshot {
     Snapshot {
         node: node.to_owned(),
         taken_at: counters.taken_at,
         source: "maps".to_owned(),
-        interfaces: counters.interfaces.iter().map(interface).collect(),
-        rules: counters.rules.iter().map(rule).collect(),
-        clusters: Vec::new(),
-        services: services(counters),
+        interfaces: counted(&names.interfaces, &counters.interfaces)
+            .map(|(name, verdicts)| interface(name, verdicts))
+            .collect(),
+        rules: counted(&names.rules, &counters.rules)
+            .map(|(name, tally)| rule(name, *tally))
+            .collect(),
+        services: counted(&names.vips, &counters.vips)
+            .map(|(name, past)| service(name, *past, &counters.backends))
+            .collect(),
         ..Snapshot::default()
     }
 }
 
-fn interface(interface: &kernel::InterfaceCounters) -> InterfaceCounters {
-    let (name, device) = interface
-        .label
-        .split_once(' ')
-        .unwrap_or((&interface.label, ""));
+/// Names beside what was counted under their ids.
+fn counted<'a, N, C>(
+    names: &'a [(u32, N)],
+    counters: &'a [C],
+) -> impl Iterator<Item = (&'a N, &'a C)> {
+    names
+        .iter()
+        .filter_map(|(id, name)| Some((name, counters.get(*id as usize)?)))
+}
+
+fn interface(name: &InterfaceName, counted: &Verdicts) -> InterfaceCounters {
     let mut verdicts: BTreeMap<String, BTreeMap<String, Count>> =
         [Direction::Ingress, Direction::Egress]
             .map(|direction| (direction.name().to_owned(), BTreeMap::new()))
             .into();
-    for (direction, reason, tally) in &interface.verdicts {
+    for (direction, reason, tally) in counted {
         verdicts
             .entry(direction.name().to_owned())
             .or_default()
             .insert(reason.name().to_owned(), count(*tally));
     }
     InterfaceCounters {
-        name: name.to_owned(),
-        device: device.to_owned(),
+        name: name.name.clone(),
+        device: name.device.clone(),
         verdicts,
     }
 }
 
-fn rule((label, tally): &(String, Tally)) -> RuleCounters {
-    let (policy, rule) = label.split_once('/').unwrap_or(("", label));
+fn rule(name: &RuleName, tally: Tally) -> RuleCounters {
     RuleCounters {
-        policy: policy.to_owned(),
-        rule: rule.to_owned(),
-        count: count(*tally),
+        policy: name.policy.clone(),
+        rule: name.rule.clone(),
+        count: count(tally),
     }
 }
 
-fn services(counters: &Counters) -> Vec<ServiceCounters> {
-    let backends: Vec<(BackendLabel<'_>, Traffic)> = counters
-        .backends
-        .iter()
-        .filter_map(|(label, traffic)| Some((BackendLabel::parse(label)?, *traffic)))
-        .collect();
-    counters
-        .vips
-        .iter()
-        .map(|(label, past)| service(label, *past, &backends))
-        .collect()
-}
-
-/// The packet path counts by backend; those of a vip together are the vip's.
-fn service(
-    label: &str,
-    past: Traffic,
-    backends: &[(BackendLabel<'_>, Traffic)],
-) -> ServiceCounters {
-    let (name, vip) = label.split_once(' ').unwrap_or((label, ""));
-    let is_ipv4 = vip.parse::<SocketAddr>().map(|vip| vip.is_ipv4());
-    let own = backends
-        .iter()
-        .filter(|(label, _)| label.service == name && Ok(label.address.is_ipv4()) == is_ipv4);
+/// The packet path counts by backend; those of a vip together, and what is past, are the vip's.
+fn service(vip: &VipName, past: Traffic, backends: &[Traffic]) -> ServiceCounters {
+    let own = || counted(&vip.backends, backends);
     ServiceCounters {
-        name: name.to_owned(),
-        vip: vip.to_owned(),
-        traffic: traffic(
-            own.clone()
-                .fold(past, |sum, (_, counted)| sum.plus(*counted)),
-        ),
-        backends: own
-            .map(|(label, counted)| BackendCounters {
-                host: label.host.to_owned(),
-                port: label.port,
-                weight: None,
-                state: None,
-                traffic: traffic(*counted),
-            })
+        name: vip.service.clone(),
+        vip: vip.address.clone(),
+        traffic: traffic(own().fold(past, |sum, (_, counted)| sum.plus(*counted))),
+        backends: own()
+            .map(|(name, counted)| backend(name, *counted))
             .collect(),
     }
 }
 
-/// `l4.name host:port address`
-struct BackendLabel<'a> {
-    service: &'a str,
-    host: &'a str,
-    port: u16,
-    address: IpAddr,
-}
-
-impl<'a> BackendLabel<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
-        let mut words = text.split(' ');
-        let service = words.next()?;
-        let (host, port) = words.next()?.rsplit_once(':')?;
-        Some(Self {
-            service,
-            host,
-            port: port.parse().ok()?,
-            address: words.next()?.parse().ok()?,
-        })
+fn backend(name: &BackendName, counted: Traffic) -> BackendCounters {
+    BackendCounters {
+        host: name.host.clone(),
+        port: name.port,
+        weight: None,
+        state: None,
+        traffic: traffic(counted),
     }
 }
 
@@ -281,21 +260,9 @@ fn traffic(traffic: Traffic) -> TrafficCount {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use foobar_ebpf::abi::LabelKey;
 
-    #[test]
-    fn a_backends_label_tells_service_host_port_and_address() {
-        let label = BackendLabel::parse("l4.plain web1:80 2001:db8::11").expect("well-formed");
-        assert_eq!(
-            (label.service, label.host, label.port, label.address),
-            (
-                "l4.plain",
-                "web1",
-                80,
-                "2001:db8::11".parse().expect("IPv6")
-            )
-        );
-    }
+    use super::*;
 
     fn counted(taken_at: u64, packets: u64) -> Snapshot {
         let tally = Tally {
@@ -304,14 +271,15 @@ mod tests {
         };
         let counters = Counters {
             taken_at,
-            interfaces: Vec::new(),
-            rules: vec![("edge/web".to_owned(), tally)],
-            vips: Vec::new(),
-            backends: Vec::new(),
-            sites: Vec::new(),
-            site_backends: Vec::new(),
+            rules: vec![tally],
+            ..Counters::default()
         };
-        snapshot("lb1", &counters)
+        let web = LabelKey {
+            kind: LabelKey::RULE,
+            id: 0,
+        };
+        let names = Names::new([(web, "edge/web".to_owned())]);
+        snapshot("lb1", &names, &counters)
     }
 
     fn rate_of(earlier: &Snapshot, mut later: Snapshot) -> Option<CountRate> {
@@ -343,7 +311,27 @@ mod tests {
     }
 
     #[test]
-    fn a_label_of_another_shape_is_no_backend() {
-        assert!(BackendLabel::parse("edge/web").is_none());
+    fn a_vip_counts_what_its_backends_do_and_did() {
+        let labels = [
+            (LabelKey::VIP, 0, "l4.plain 203.0.113.10:8080"),
+            (LabelKey::BACKEND, 1, "l4.plain web1:80 10.0.0.11"),
+        ];
+        let names = Names::new(labels.map(|(kind, id, label)| {
+            let key = LabelKey { kind, id };
+            (key, label.to_owned())
+        }));
+        let connections = |connections| Traffic {
+            connections,
+            ..Traffic::default()
+        };
+        let counters = Counters {
+            vips: vec![connections(5)],
+            backends: vec![connections(100), connections(3)],
+            ..Counters::default()
+        };
+        let snapshot = snapshot("lb1", &names, &counters);
+        let service = &snapshot.services[0];
+        assert_eq!(service.traffic.connections, 8);
+        assert_eq!(service.backends[0].traffic.connections, 3);
     }
 }

@@ -143,7 +143,7 @@ impl Estate {
             .expect("lb1 counts")
             .rules
             .iter()
-            .find(|counters| counters.policy == policy && counters.rule == rule)
+            .find(|counters| *counters.policy == *policy && *counters.rule == *rule)
             .map_or(0, |counters| counters.count.packets)
     }
 

@@ -5,6 +5,7 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::Stdio,
+    sync::mpsc,
     thread,
     time::Duration,
 };
@@ -47,12 +48,18 @@ fn follows_while_it_is_written(estate: &Estate) {
         .stdout(Stdio::piped())
         .spawn()
         .expect("foobar starts");
-    thread::sleep(Duration::from_millis(500));
-    ask(estate, "/whoami?followed");
-    let mut line = String::new();
-    BufReader::new(following.stdout.take().expect("piped"))
-        .read_line(&mut line)
-        .expect("a line");
+    let lines = BufReader::new(following.stdout.take().expect("piped")).lines();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        lines
+            .map_while(Result::ok)
+            .try_for_each(|line| tell.send(line))
+    });
+    // Whoever follows hears of what comes after he began.
+    let line = within(60, "a request is told", || {
+        ask(estate, "/whoami?followed");
+        told.recv_timeout(Duration::from_secs(1)).ok()
+    });
     following.kill().expect("it runs");
     following.wait().expect("it ends");
     let record: Value = serde_json::from_str(&line).expect("JSON");
@@ -64,7 +71,7 @@ fn json_lines_survive_rotation(estate: &Estate, path: &Path) {
     for number in 0..30 {
         ask(estate, &format!("/whoami?number={number}"));
     }
-    within(10, "all requests are written", || {
+    within(60, "all requests are written", || {
         (all(path)
             .iter()
             .filter(|line| line.contains("?number="))
@@ -99,7 +106,7 @@ fn json_lines_survive_rotation(estate: &Estate, path: &Path) {
 
 fn lines_are_as_web_servers_write_them(estate: &Estate, path: &Path) {
     ask(estate, "/whoami?combined");
-    let line = within(10, "the line is written", || {
+    let line = within(60, "the line is written", || {
         all(path)
             .into_iter()
             .find(|line| line.contains("?combined"))
@@ -127,7 +134,7 @@ fn ask(estate: &Estate, path: &str) {
         "curl",
         "-sS",
         "-f",
-        "-m5",
+        "-m30",
         "-o",
         "/dev/null",
         "--cacert",

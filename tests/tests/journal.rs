@@ -28,12 +28,13 @@ controller=$!
 trap '"$FOOBAR_BIN" detach --all >&2 || true; kill $journald' EXIT
 until "$FOOBAR_BIN" stats >/dev/null 2>&1; do sleep 0.2; done
 "$FOOBAR_BIN" set add blocklist 198.51.100.9 >&2
-curl -sk -m5 -o /dev/null --resolve www.example.test:443:192.0.2.1 https://www.example.test/path?q=1 || true
-for _ in $(seq 100); do
-    "$FOOBAR_BIN" -o json alert list | grep -q '"firing"' && break
-    sleep 0.1
+curl -sk -m60 -o /dev/null --resolve www.example.test:443:192.0.2.1 https://www.example.test/path?q=1 || true
+for wanted in TARGET=alert TARGET=audit TARGET=access BACKEND=web1:80; do
+    for _ in $(seq 600); do
+        journalctl --no-pager -q -n1 -o cat "$wanted" | grep -q . && break
+        sleep 0.1
+    done
 done
-sleep 0.5
 kill -TERM $controller
 wait $controller || true
 journalctl --no-pager -t foobar -o json
@@ -83,7 +84,7 @@ fn the_journal_has_services_backends_and_alerts_as_fields() {
     fs::write(files.path().join("foobar.toml"), config).expect("written");
     let output = Command::new("unshare")
         .args([
-            "--mount", "--net", "timeout", "-k", "5", "60", "bash", "-c", SCRIPT,
+            "--mount", "--net", "timeout", "-k", "5", "300", "bash", "-c", SCRIPT,
         ])
         .current_dir(files.path())
         .env("FOOBAR_BIN", foobar)

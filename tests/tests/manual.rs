@@ -108,7 +108,7 @@ impl Estate {
         let script = if endless {
             script
         } else {
-            script.replace("timeout 2", "timeout 20")
+            script.replace("timeout 2", "timeout 60")
         };
         let output = self
             .lab

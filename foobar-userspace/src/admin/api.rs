@@ -1,6 +1,6 @@
 //! Questions and answers of the administration socket; the JSON is an API.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -360,10 +360,30 @@ pub struct CountRate {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct RuleCounters {
-    pub policy: String,
-    pub rule: String,
+    /// Ten thousand names are not copied each second.
+    #[serde(with = "shared")]
+    #[schemars(with = "String")]
+    pub policy: Arc<str>,
+    #[serde(with = "shared")]
+    #[schemars(with = "String")]
+    pub rule: Arc<str>,
     #[serde(flatten)]
     pub count: Count,
+}
+
+/// Text that many share, written and read as any.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(text)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(deserializer).map(Arc::from)
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -9,6 +9,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use foobar_ebpf::verdict::Reason;
 use ipnet::IpNet;
 
 /// An XDP firewall and L4 balancer for a small web estate: one binary, one file.
@@ -171,7 +172,7 @@ pub enum Command {
         #[arg(short, long)]
         follow: bool,
         /// Only those for this reason (`policy`), or by this rule (`edge/jailed`).
-        #[arg(long)]
+        #[arg(long, value_parser = reason)]
         reason: Option<String>,
         /// Only from this address or prefix.
         #[arg(long, value_name = "NET")]
@@ -213,7 +214,7 @@ pub enum Command {
         #[arg(short, long)]
         follow: bool,
         /// Only requests that were answered so: 404, or 5xx.
-        #[arg(long, value_name = "STATUS")]
+        #[arg(long, value_name = "STATUS", value_parser = answer)]
         status: Option<String>,
         /// Only lines that contain this.
         #[arg(long, value_name = "TEXT")]
@@ -456,6 +457,32 @@ fn moment(text: &str) -> Result<SystemTime, String> {
     })
 }
 
+/// Of a drop, or a rule by its policy and name.
+fn reason(text: &str) -> Result<String, String> {
+    let known = || {
+        let reasons = Reason::ALL.into_iter().filter(|reason| reason.drops());
+        reasons.map(Reason::name)
+    };
+    if text.contains('/') || known().any(|name| name == text) {
+        return Ok(text.to_owned());
+    }
+    let known: Vec<&str> = known().collect();
+    Err(format!(
+        "write a rule, as edge/jailed, or a reason: {}",
+        known.join(", ")
+    ))
+}
+
+/// A status of HTTP, or a class of them.
+fn answer(text: &str) -> Result<String, String> {
+    let (class, rest) = text.split_at_checked(1).unwrap_or_default();
+    let is_class = matches!(class, "1" | "2" | "3" | "4" | "5");
+    let is_one = rest.len() == 2 && rest.bytes().all(|byte| byte.is_ascii_digit());
+    (is_class && (is_one || rest == "xx"))
+        .then(|| text.to_owned())
+        .ok_or_else(|| "write a status, as 404, or a class, as 5xx".to_owned())
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
@@ -473,6 +500,28 @@ mod tests {
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_could_never_be_found_is_refused() {
+        let takes = |arguments: &[&str]| {
+            let line = ["foobar"].iter().chain(arguments);
+            Arguments::try_parse_from(line).map_err(|error| error.to_string())
+        };
+        for good in ["policy", "edge/jailed"] {
+            assert!(takes(&["drops", "--reason", good]).is_ok(), "{good}");
+        }
+        // An admitted packet's reason is none of a drop.
+        for bad in ["polcy", "rule-allow"] {
+            let told = takes(&["drops", "--reason", bad]).expect_err(bad);
+            assert!(told.contains("policy, "), "{told}");
+        }
+        for good in ["404", "5xx"] {
+            assert!(takes(&["log", "--status", good]).is_ok(), "{good}");
+        }
+        for bad in ["", "5", "6xx", "40x", "4044", "ä"] {
+            assert!(takes(&["log", "--status", bad]).is_err(), "{bad}");
+        }
     }
 
     #[test]

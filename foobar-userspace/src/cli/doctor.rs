@@ -157,7 +157,7 @@ fn of_status(status: &NodeStatus) -> Vec<Finding> {
 }
 
 fn not_running(node: &str) -> Finding {
-    if pinned::counters(node).is_ok() {
+    if pinned::labels(node).is_ok() {
         Finding::fail(
             "controller",
             "does not run; the packet path serves on without it",

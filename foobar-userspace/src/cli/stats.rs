@@ -4,9 +4,14 @@ mod mysql;
 mod tls;
 mod total;
 
+use std::collections::BTreeMap;
+
 use comfy_table::Cell;
 use foobar::{
-    admin::api::{BackendCounters, BackendState, Count, RequestCount, Snapshot, TrafficCount},
+    admin::api::{
+        BackendCounters, BackendState, Count, InterfaceCounters, RequestCount, Snapshot,
+        TrafficCount,
+    },
     tally::{DoorCell, SiteCell},
 };
 use foobar_ebpf::verdict::Reason;
@@ -67,6 +72,20 @@ pub fn narrow(snapshot: &mut Snapshot, part: Option<Part>, filter: Option<&str>)
     snapshot.services.retain(|service| {
         holds(&service.name) || holds(&service.vip) || !service.backends.is_empty()
     });
+}
+
+/// Whether a part and a filter left nothing.
+pub fn is_empty(snapshot: &Snapshot) -> bool {
+    let verdicts =
+        |interface: &InterfaceCounters| interface.verdicts.values().all(BTreeMap::is_empty);
+    snapshot.services.is_empty()
+        && snapshot.sites.is_empty()
+        && snapshot.door.is_empty()
+        && snapshot.certificates.is_empty()
+        && snapshot.clusters.is_empty()
+        && snapshot.rules.is_empty()
+        && snapshot.maps.is_empty()
+        && snapshot.interfaces.iter().all(verdicts)
 }
 
 /// The tables of the parts that were asked for.
@@ -475,7 +494,7 @@ mod tests {
 
         let mut nothing = snapshot();
         narrow(&mut nothing, None, Some("nowhere"));
-        assert!(nothing.services.is_empty() && nothing.rules.is_empty());
+        assert!(is_empty(&nothing) && !is_empty(&snapshot()));
     }
 
     fn has_all(text: &str, parts: &[&str]) {
@@ -511,8 +530,8 @@ mod tests {
                 verdicts: BTreeMap::from([("ingress".to_owned(), verdicts)]),
             }],
             rules: vec![RuleCounters {
-                policy: "edge".to_owned(),
-                rule: "web".to_owned(),
+                policy: "edge".into(),
+                rule: "web".into(),
                 count,
             }],
             clusters: Vec::new(),

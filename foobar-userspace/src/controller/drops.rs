@@ -84,7 +84,7 @@ pub async fn run(
 struct Reader {
     node: String,
     drops: Drops,
-    labels: HashMap<(u32, u32), String>,
+    labels: HashMap<LabelKey, String>,
     /// One in so many is told by the packet path.
     one_in: u32,
 }
@@ -136,10 +136,16 @@ impl Reader {
         now: SystemTime,
         at: &str,
     ) -> Result<Line, kernel::KernelError> {
-        let rule = rule_of(event).map(|rule| (LabelKey::RULE, rule));
-        let interface = (LabelKey::INTERFACE, event.interface);
+        let rule = rule_of(event).map(|id| LabelKey {
+            kind: LabelKey::RULE,
+            id,
+        });
+        let interface = LabelKey {
+            kind: LabelKey::INTERFACE,
+            id: event.interface,
+        };
         // A reload may have named new ones.
-        let is_new = |key: &(u32, u32)| !self.labels.contains_key(key);
+        let is_new = |key: &LabelKey| !self.labels.contains_key(key);
         if is_new(&interface) || rule.as_ref().is_some_and(is_new) {
             self.labels = kernel::pinned::labels(&self.node)?;
         }

@@ -8,6 +8,7 @@ use std::{
 
 use tokio::{
     sync::{broadcast, watch},
+    task::JoinSet,
     time,
 };
 
@@ -237,6 +238,8 @@ impl Exporter {
         let mut send = time::interval(SEND_EVERY);
         send.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         let mut gathered: Vec<Line> = Vec::new();
+        // At most one: a collector that does not answer must not keep what goes on from being gathered.
+        let mut under_way: JoinSet<Outcome> = JoinSet::new();
         loop {
             tokio::select! {
                 _ = fill.tick() => {
@@ -257,8 +260,15 @@ impl Exporter {
                     }
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
+                Some(outcome) = under_way.join_next() => {
+                    self.settle(outcome.unwrap_or_else(|failure| Outcome::Later {
+                        after: None,
+                        why: failure.to_string(),
+                    }));
+                    self.send(&mut under_way);
+                }
                 _ = send.tick() => {
-                    self.send().await;
+                    self.send(&mut under_way);
                     self.report();
                 }
             }
@@ -292,23 +302,32 @@ impl Exporter {
         }
     }
 
-    /// All that is due, one after the other.
-    async fn send(&mut self) {
+    /// The next that is due, unless one is under way.
+    fn send(&mut self, under_way: &mut JoinSet<Outcome>) {
         if self.outbox.is_stopped() && self.secret_was_renewed() {
             self.outbox.resume();
         }
         while let Some(batch) = self.outbox.due(self.started.elapsed()) {
-            let outcome = self.deliver(batch).await;
-            if let Outcome::Stopped { why } | Outcome::Refused { why } = &outcome {
-                tracing::error!(
-                    exporter = self.terms.exporter(),
-                    signal = self.terms.signal.name(),
-                    "{why}"
-                );
+            match self.parcel(batch) {
+                Ok(parcel) => {
+                    under_way.spawn(deliver(self.courier.clone(), parcel));
+                    return;
+                }
+                Err(outcome) => self.settle(outcome),
             }
-            self.outbox
-                .settle(outcome, self.started.elapsed(), random_part());
         }
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        if let Outcome::Stopped { why } | Outcome::Refused { why } = &outcome {
+            tracing::error!(
+                exporter = self.terms.exporter(),
+                signal = self.terms.signal.name(),
+                "{why}"
+            );
+        }
+        self.outbox
+            .settle(outcome, self.started.elapsed(), random_part());
     }
 
     fn secret_was_renewed(&self) -> bool {
@@ -318,16 +337,15 @@ impl Exporter {
             .is_ok_and(|secret| Some(secret) != self.secret)
     }
 
-    async fn deliver(&mut self, batch: Batch) -> Outcome {
-        let secret = match self.terms.secret().reveal() {
-            Ok(secret) => secret,
-            Err(error) => {
-                return Outcome::Later {
-                    after: None,
-                    why: chain(&error),
-                };
-            }
-        };
+    fn parcel(&mut self, batch: Batch) -> Result<Parcel, Outcome> {
+        let secret = self
+            .terms
+            .secret()
+            .reveal()
+            .map_err(|error| Outcome::Later {
+                after: None,
+                why: chain(&error),
+            })?;
         let node = self
             .newest
             .borrow()
@@ -340,13 +358,7 @@ impl Exporter {
             body: batch.body,
         };
         self.secret = Some(secret);
-        match self.courier.post(parcel).await {
-            Ok(answer) => Outcome::of_status(answer.status, answer.retry_after),
-            Err(error) => Outcome::Later {
-                after: None,
-                why: chain(&error),
-            },
-        }
+        Ok(parcel)
     }
 
     fn report(&mut self) {
@@ -373,6 +385,16 @@ impl Exporter {
             waiting: self.outbox.waiting() as u64,
             trouble: self.outbox.trouble().map(str::to_owned),
         });
+    }
+}
+
+async fn deliver(courier: Courier, parcel: Parcel) -> Outcome {
+    match courier.post(parcel).await {
+        Ok(answer) => Outcome::of_status(answer.status, answer.retry_after),
+        Err(error) => Outcome::Later {
+            after: None,
+            why: chain(&error),
+        },
     }
 }
 

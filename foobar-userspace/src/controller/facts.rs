@@ -11,11 +11,14 @@ use crate::{
         ServiceStatus, Snapshot,
     },
     config::Config,
+    snapshot::Names,
 };
 
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub config: Arc<Config>,
+    /// Of all that counts.
+    pub names: Arc<Names>,
     pub started_at: SystemTime,
     pub loaded_at: SystemTime,
     pub reload_failed: bool,

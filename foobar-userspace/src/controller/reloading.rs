@@ -100,7 +100,7 @@ impl Controller {
         self.estate = next;
         self.balancing = balancing;
         self.members = members;
-        self.desired = desired;
+        self.take_for_present(desired);
         self.end_lost_sessions();
         self.loaded_at = SystemTime::now();
         self.aim();

@@ -108,7 +108,8 @@ impl Samples {
 
     async fn read(&self, maps: Maps, against: Against) -> Result<Snapshot, KernelError> {
         let node = self.0.node.clone();
-        let mut taken = task::spawn_blocking(move || snapshot::of_pins(&node, maps))
+        let names = self.0.facts.borrow().names.clone();
+        let mut taken = task::spawn_blocking(move || snapshot::named(&node, &names, maps))
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         let facts = self.0.facts.borrow().clone();

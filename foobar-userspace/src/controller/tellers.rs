@@ -1,12 +1,14 @@
 //! Tells targets of alerts: the journal, webhooks, Alertmanagers, programs.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::{
     sync::{broadcast, mpsc, watch},
+    task::JoinHandle,
     time,
 };
 
@@ -29,6 +31,8 @@ pub async fn run(
     courier: Courier,
     lines: broadcast::Sender<Arc<Line>>,
 ) {
+    // What an alert tells a target comes in its order: an end that overtook a beginning would never be told.
+    let mut last: BTreeMap<(String, String), JoinHandle<()>> = BTreeMap::new();
     while let Some(notice) = notices.recv().await {
         if notice.target == JOURNAL {
             write_down(&notice);
@@ -38,10 +42,21 @@ pub async fn run(
         }
         let target = facts.borrow().config.notify.get(&notice.target).cloned();
         if let Some(target) = target {
+            let course = (notice.target.clone(), notice.alert.clone());
+            let before = last.remove(&course);
             // A target that hangs must not keep the others waiting.
-            tokio::spawn(tell(courier.clone(), target, notice));
+            let told = tokio::spawn(after(before, tell(courier.clone(), target, notice)));
+            last.insert(course, told);
         }
     }
+}
+
+async fn after(before: Option<JoinHandle<()>>, act: impl Future<Output = ()>) {
+    if let Some(before) = before {
+        // However it ended.
+        let _ = before.await;
+    }
+    act.await;
 }
 
 fn write_down(notice: &Notice) {
@@ -165,3 +180,25 @@ async fn post(courier: &Courier, url: Revealed, body: serde_json::Value) -> Resu
 
 const ATTEMPTS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_end_waits_for_its_beginning_to_be_told() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = |what: &'static str| {
+            let told = told.clone();
+            async move {
+                tokio::task::yield_now().await;
+                told.lock().expect("no panic").push(what);
+            }
+        };
+        let begins = tokio::spawn(tell("fires"));
+        after(Some(begins), tell("ends")).await;
+        assert_eq!(*told.lock().expect("no panic"), ["fires", "ends"]);
+    }
+}

@@ -99,7 +99,9 @@ impl SitePlan {
         let backends = self
             .pairs()
             .map(|(service, id, backend)| (Kind::SiteBackend.key(id), label(service, backend)));
-        sites.chain(backends)
+        sites
+            .chain(backends)
+            .map(|(key, label)| (key, labels::fit(&label).into_owned()))
     }
 
     fn pairs(&self) -> impl Iterator<Item = (&L7Service, u32, &Backend)> {

@@ -1,37 +1,36 @@
-//! All counters of a node at one instant, under their labels.
+//! What the packet path counted on a node, by dense id.
 
-use std::collections::BTreeMap;
+use std::path::Path;
 
 use foobar_ebpf::{
-    abi::{LabelKey, Tally, Traffic},
+    abi::{Tally, Traffic, map},
     verdict::Reason,
 };
 
-use super::{CounterTable, Direction, Field, KernelError, Sum, Table as _, Tables, clock};
+use super::{CounterTable, Direction, KernelError, Table as _, Tables, clock};
 
-/// What the packet path counted, in the order of the ids.
-#[derive(Clone, Debug)]
+/// What became of an interface's packets; reasons that never occurred are left out.
+pub type Verdicts = Vec<(Direction, Reason, Tally)>;
+
+/// All counters at one instant, each in the place of its id.
+#[derive(Clone, Debug, Default)]
 pub struct Counters {
     /// Nanoseconds of `CLOCK_MONOTONIC`.
     pub taken_at: u64,
-    pub interfaces: Vec<Interface>,
-    /// By label: `policy/rule`.
-    pub rules: Vec<(String, Tally)>,
-    /// By label: `l4.name address:port`; what backends counted that are gone, to add to those that are there.
-    pub vips: Vec<(String, Traffic)>,
-    /// By label: `l4.name host:port address`.
-    pub backends: Vec<(String, Traffic)>,
-    /// Ids and labels of what the proxy counts.
-    pub sites: Vec<(u32, String)>,
-    pub site_backends: Vec<(u32, String)>,
+    pub interfaces: Vec<Verdicts>,
+    pub rules: Vec<Tally>,
+    /// What backends counted that are gone, to add to those that are there.
+    pub vips: Vec<Traffic>,
+    pub backends: Vec<Traffic>,
 }
 
-#[derive(Clone, Debug)]
-pub struct Interface {
-    /// `wan eth0`
-    pub label: String,
-    /// Reasons that never occurred are left out.
-    pub verdicts: Vec<(Direction, Reason, Tally)>,
+/// How many ids of each kind to read, from the first.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Extent {
+    pub interfaces: u32,
+    pub rules: u32,
+    pub vips: u32,
+    pub backends: u32,
 }
 
 /// How full a map is.
@@ -42,61 +41,66 @@ pub struct Fill {
     pub max: u32,
 }
 
-impl Tables {
-    /// # Errors
-    /// When the kernel refuses to be read.
-    pub fn counters(&self) -> Result<Counters, KernelError> {
-        let mut labels = self.labels_by_kind()?;
-        let mut of = |kind| labels.remove(&kind).unwrap_or_default();
-        Ok(Counters {
-            taken_at: clock::monotonic(),
-            interfaces: of(LabelKey::INTERFACE)
-                .into_iter()
-                .map(|(id, label)| {
-                    Ok(Interface {
-                        label,
-                        verdicts: self.verdicts(id)?,
-                    })
-                })
-                .collect::<Result<_, KernelError>>()?,
-            rules: labelled(of(LabelKey::RULE), &self.rules)?,
-            vips: labelled(of(LabelKey::VIP), &self.vip_traffic)?,
-            backends: labelled(of(LabelKey::BACKEND), &self.backend_traffic)?,
-            sites: of(LabelKey::SITE),
-            site_backends: of(LabelKey::SITE_BACKEND),
+/// The maps that count; few, for they are opened anew each second.
+#[derive(Debug)]
+pub(super) struct Meters {
+    reasons: CounterTable<Tally>,
+    rules: CounterTable<Tally>,
+    vips: CounterTable<Traffic>,
+    backends: CounterTable<Traffic>,
+}
+
+impl Meters {
+    pub(super) fn open(directory: &Path) -> Result<Self, KernelError> {
+        Ok(Self {
+            reasons: CounterTable::open(directory, map::REASONS)?,
+            rules: CounterTable::open(directory, map::RULES)?,
+            vips: CounterTable::open(directory, map::VIP_TRAFFIC)?,
+            backends: CounterTable::open(directory, map::BACKEND_TRAFFIC)?,
         })
     }
 
-    /// Ids and their labels, ascending; ten thousand a second, so neither hashed nor copied.
-    fn labels_by_kind(&self) -> Result<BTreeMap<u32, Vec<(u32, String)>>, KernelError> {
-        let mut kinds: BTreeMap<u32, Vec<(u32, String)>> = BTreeMap::new();
-        for (key, text) in self.label_list()? {
-            kinds.entry(key.kind).or_default().push((key.id, text));
-        }
-        for labels in kinds.values_mut() {
-            labels.sort_unstable_by_key(|(id, _)| *id);
-        }
-        Ok(kinds)
+    pub(super) fn read(&self, extent: Extent) -> Result<Counters, KernelError> {
+        Ok(Counters {
+            taken_at: clock::monotonic(),
+            interfaces: self
+                .reasons
+                .first(extent.interfaces * OF_INTERFACE)?
+                .chunks(OF_INTERFACE as usize)
+                .map(verdicts)
+                .collect(),
+            rules: self.rules.first(extent.rules)?,
+            vips: self.vips.first(extent.vips)?,
+            backends: self.backends.first(extent.backends)?,
+        })
     }
+}
 
+/// Of one interface's tallies.
+fn verdicts(tallies: &[Tally]) -> Verdicts {
+    Direction::ALL
+        .into_iter()
+        .zip(tallies.chunks(Reason::SLOTS as usize))
+        .flat_map(|(direction, tallies)| {
+            Reason::ALL.into_iter().filter_map(move |reason| {
+                let tally = tallies.get(reason as usize)?;
+                (tally.packets > 0).then_some((direction, reason, *tally))
+            })
+        })
+        .collect()
+}
+
+const OF_INTERFACE: u32 = 2 * Reason::SLOTS;
+
+impl Tables {
     /// Of an interface.
     ///
     /// # Errors
     /// When the kernel refuses to be read.
-    pub fn verdicts(&self, interface: u32) -> Result<Vec<(Direction, Reason, Tally)>, KernelError> {
-        let mut verdicts = Vec::new();
-        let first = interface * 2 * Reason::SLOTS;
-        let tallies = self.reasons.first(first + 2 * Reason::SLOTS)?;
-        for (number, direction) in (0..).zip(Direction::ALL) {
-            for reason in Reason::ALL {
-                let slot = first + number * Reason::SLOTS + reason as u32;
-                match tallies.get(slot as usize) {
-                    Some(tally) if tally.packets > 0 => verdicts.push((direction, reason, *tally)),
-                    _ => {}
-                }
-            }
-        }
-        Ok(verdicts)
+    pub fn verdicts(&self, interface: u32) -> Result<Verdicts, KernelError> {
+        let first = interface * OF_INTERFACE;
+        let tallies = self.reasons.first(first + OF_INTERFACE)?;
+        Ok(verdicts(tallies.get(first as usize..).unwrap_or_default()))
     }
 
     /// How full the maps are; walks through each.
@@ -141,19 +145,4 @@ impl Tables {
             labels,
         ])
     }
-}
-
-/// The counters of all labels of a kind, in the order of the ids.
-fn labelled<V: Field + Default + Sum>(
-    labels: Vec<(u32, String)>,
-    counters: &CounterTable<V>,
-) -> Result<Vec<(String, V)>, KernelError> {
-    let Some((last, _)) = labels.last() else {
-        return Ok(Vec::new());
-    };
-    let values = counters.first(last + 1)?;
-    Ok(labels
-        .into_iter()
-        .filter_map(|(id, label)| Some((label, *values.get(id as usize)?)))
-        .collect())
 }

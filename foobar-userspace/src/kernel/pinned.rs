@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use foobar_ebpf::abi::LabelKey;
 
 use super::{
-    Counters, Direction, Fill, KernelError, NodeLock,
+    Counters, Direction, Extent, Fill, KernelError, NodeLock,
     bpffs::{self, Pins},
+    counters::Meters,
     device::Device,
     link,
     table::Tables,
@@ -75,30 +76,26 @@ pub fn detach(node: &str, which: &Which) -> Result<Vec<String>, KernelError> {
     Ok(wanted)
 }
 
-/// The counters, read from the pinned maps alone.
+/// The counters of the first ids, read from the pinned maps alone.
 ///
 /// # Errors
 /// [`KernelError::NotDeployed`] where nothing is pinned.
-pub fn counters(node: &str) -> Result<Counters, KernelError> {
+pub fn counters(node: &str, extent: Extent) -> Result<Counters, KernelError> {
     let pins = deployed(node)?;
-    Tables::open(&pins.maps())?.counters()
+    Meters::open(&pins.maps())?.read(extent)
 }
 
 pub(super) fn tables(node: &str) -> Result<Tables, KernelError> {
     Tables::open(&deployed(node)?.maps())
 }
 
-/// What ids of each kind are called, by kind and id.
+/// What the ids in use are called.
 ///
 /// # Errors
 /// [`KernelError::NotDeployed`] where nothing is pinned.
-pub fn labels(node: &str) -> Result<HashMap<(u32, u32), String>, KernelError> {
+pub fn labels(node: &str) -> Result<HashMap<LabelKey, String>, KernelError> {
     let pins = deployed(node)?;
-    let labels = Tables::open(&pins.maps())?.label_texts()?;
-    Ok(labels
-        .into_iter()
-        .map(|(key, text)| ((key.kind, key.id), text))
-        .collect())
+    Tables::open(&pins.maps())?.label_texts()
 }
 
 /// How full the pinned maps are.

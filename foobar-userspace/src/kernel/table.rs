@@ -333,7 +333,7 @@ pub struct CounterTable<V: Field> {
 }
 
 impl<V: Field + Default + Sum> CounterTable<V> {
-    fn open(directory: &Path, name: &'static str) -> Result<Self, KernelError> {
+    pub(super) fn open(directory: &Path, name: &'static str) -> Result<Self, KernelError> {
         let map = open(directory, name)?
             .0
             .try_into()
@@ -663,12 +663,10 @@ impl Tables {
     /// # Errors
     /// When the kernel refuses.
     pub fn label_texts(&self) -> Result<HashMap<LabelKey, String>, KernelError> {
-        Ok(self.label_list()?.into_iter().collect())
-    }
-
-    pub(super) fn label_list(&self) -> Result<Vec<(LabelKey, String)>, KernelError> {
-        self.labels
-            .read_at_once(|key, label| (key, label_text(label)))
+        let texts = self
+            .labels
+            .read_at_once(|key, label| (key, label_text(label)))?;
+        Ok(texts.into_iter().collect())
     }
 
     /// Books what a backend counted to its vip, for the vip's counters never fall.

@@ -213,8 +213,8 @@ fn rules(snapshot: &Snapshot) -> [Family<'_>; 2] {
             .map(move |rule| {
                 series(
                     [
-                        ("policy", rule.policy.as_str().into()),
-                        ("rule", rule.rule.as_str().into()),
+                        ("policy", rule.policy.as_ref().into()),
+                        ("rule", rule.rule.as_ref().into()),
                     ],
                     Value::Whole(value(&rule.count)),
                 )

@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_label_cannot_break_out_of_its_quotes() {
         let mut snapshot = samples::snapshot();
-        snapshot.rules[0].rule = "a\"b\\c\nd".to_owned();
+        snapshot.rules[0].rule = "a\"b\\c\nd".into();
         let text = render(snapshot).expect("memory");
         assert!(text.contains("rule=\"a\\\"b\\\\c\\nd\""), "{text}");
     }

@@ -29,8 +29,8 @@ pub fn snapshot() -> Snapshot {
         }],
         rules: ["web", "ssh"]
             .map(|rule| RuleCounters {
-                policy: "edge".to_owned(),
-                rule: rule.to_owned(),
+                policy: "edge".into(),
+                rule: rule.into(),
                 count: count(3),
             })
             .into(),

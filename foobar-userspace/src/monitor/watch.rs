@@ -231,11 +231,13 @@ fn notice_of(
 
 /// Three digits are enough for a person.
 fn said(alert: &Alert, value: f64) -> String {
-    let rounded = if value.abs() >= 100.0 {
-        value.round()
-    } else {
-        (value * 1_000.0).round() / 1_000.0
+    let parts = match value.abs() {
+        100.0.. => 1.0,
+        10.0.. => 10.0,
+        1.0.. => 100.0,
+        _ => 1_000.0,
     };
+    let rounded = (value * parts).round() / parts;
     Quantity::new(rounded).spoken(alert.metric.unit())
 }
 
@@ -317,6 +319,14 @@ prom = { alertmanager = "http://127.0.0.1:9093" }
             [("prom", News::StillFires)],
             "an Alertmanager forgets what it is not told every few minutes"
         );
+    }
+
+    #[test]
+    fn a_value_is_said_in_three_digits() {
+        let file = FILE.replace("backends-down", "qps");
+        let alert = &config(&file).alerts[0];
+        let told = [1_234.4, 17.001, 1.234_5, 0.012_34].map(|value| said(alert, value));
+        assert_eq!(told, ["1234/s", "17/s", "1.23/s", "0.012/s"]);
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use super::Names;
 use crate::{
     admin::api::{RequestCount, RequestRate, SiteBackendCounters, SiteCounters},
-    kernel::Counters,
     tally::{BUCKETS, BackendCell, DoorCell, Latency, SiteCell, Tally},
 };
 
-pub fn read(counters: &Counters, tally: &Tally) -> Vec<SiteCounters> {
-    let backends: Vec<(String, SiteBackendCounters)> = counters
+pub fn read(names: &Names, tally: &Tally) -> Vec<SiteCounters> {
+    let backends: Vec<(String, SiteBackendCounters)> = names
         .site_backends
         .iter()
         .filter_map(|(id, label)| {
@@ -31,7 +31,7 @@ pub fn read(counters: &Counters, tally: &Tally) -> Vec<SiteCounters> {
             Some((site.to_owned(), backend))
         })
         .collect();
-    counters
+    names
         .sites
         .iter()
         .map(|(id, name)| {
@@ -136,21 +136,17 @@ const CLASSES: [&str; 4] = ["status_2xx", "status_3xx", "status_4xx", "status_5x
 
 #[cfg(test)]
 mod tests {
+    use foobar_ebpf::abi::LabelKey;
+
     use super::*;
 
-    fn counters() -> Counters {
-        Counters {
-            taken_at: 0,
-            interfaces: Vec::new(),
-            rules: Vec::new(),
-            vips: Vec::new(),
-            backends: Vec::new(),
-            sites: vec![(3, "l7.www".to_owned())],
-            site_backends: vec![
-                (1, "l7.www web1:8444".to_owned()),
-                (2, "l7.other web1:8444".to_owned()),
-            ],
-        }
+    fn names() -> Names {
+        let labels = [
+            (LabelKey::SITE, 3, "l7.www"),
+            (LabelKey::SITE_BACKEND, 1, "l7.www web1:8444"),
+            (LabelKey::SITE_BACKEND, 2, "l7.other web1:8444"),
+        ];
+        Names::new(labels.map(|(kind, id, label)| (LabelKey { kind, id }, label.to_owned())))
     }
 
     #[test]
@@ -158,7 +154,7 @@ mod tests {
         let tally = Tally::private();
         tally.add(3, SiteCell::Requests, 5);
         tally.add_to_backend(1, BackendCell::Requests, 4);
-        let sites = read(&counters(), &tally);
+        let sites = read(&names(), &tally);
         assert_eq!(sites[0].requests.counts["requests"], 5);
         assert_eq!(sites[0].backends.len(), 1);
         assert_eq!(sites[0].backends[0].requests.counts["requests"], 4);
@@ -169,7 +165,7 @@ mod tests {
         let tally = Tally::private();
         tally.add(3, SiteCell::Requests, 100);
         tally.answered(3, 200, Duration::from_secs(9));
-        let earlier = read(&counters(), &tally);
+        let earlier = read(&names(), &tally);
         tally.add(3, SiteCell::Requests, 20);
         for _ in 0..15 {
             tally.answered(3, 200, Duration::from_millis(3));
@@ -177,7 +173,7 @@ mod tests {
         for _ in 0..5 {
             tally.answered(3, 503, Duration::from_millis(30));
         }
-        let mut later = read(&counters(), &tally);
+        let mut later = read(&names(), &tally);
         rate(&earlier, &mut later, 2.0);
         let rate = later[0].requests.per_second.expect("a rate");
         assert_eq!(rate.qps, 10.0);
@@ -191,7 +187,7 @@ mod tests {
     #[test]
     fn without_an_answer_there_is_no_share_of_errors() {
         let tally = Tally::private();
-        let earlier = read(&counters(), &tally);
+        let earlier = read(&names(), &tally);
         let mut later = earlier.clone();
         rate(&earlier, &mut later, 1.0);
         let rate = later[0].requests.per_second.expect("a rate");

@@ -95,7 +95,7 @@ impl Browser {
     pub fn wait(&mut self, what: &str, expression: &str) {
         let begun = Instant::now();
         while self.evaluate(expression) != true {
-            if begun.elapsed() > Duration::from_secs(30) {
+            if begun.elapsed() > Duration::from_secs(super::PATIENCE) {
                 let text = self.evaluate("document.body.innerText");
                 panic!("not in time: {what}; {:?}; {text}", self.complaints);
             }

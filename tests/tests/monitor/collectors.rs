@@ -76,14 +76,8 @@ impl Collector {
     /// Begins to listen.
     pub fn open(&self) {
         let (namespace, address) = (self.namespace, self.address);
-        // A thread's namespace is its own; the socket keeps that which it was made in.
-        let listener = thread::spawn(move || {
-            let file = File::open(Path::new("/run/netns").join(namespace)).expect("a namespace");
-            enter(&file);
-            TcpListener::bind(address).expect("bound")
-        })
-        .join()
-        .expect("no panic");
+        // A socket keeps the namespace that it was made in.
+        let listener = within_namespace(namespace, || TcpListener::bind(address).expect("bound"));
         let (reply, seen) = (self.reply.clone(), self.seen.clone());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -107,6 +101,19 @@ impl Collector {
     pub fn complaints(&self) -> Vec<String> {
         self.seen.lock().expect("no panic").complaints.clone()
     }
+}
+
+/// What `act` answers in a namespace of the lab, on a thread of its own: a namespace is a thread's.
+pub fn within_namespace<T: Send>(namespace: &str, act: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let done = scope.spawn(|| {
+            let file = File::open(Path::new("/run/netns").join(namespace)).expect("a namespace");
+            enter(&file);
+            act()
+        });
+        done.join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 fn enter(namespace: &File) {

@@ -298,8 +298,8 @@ mod tests {
             traffic: traffic(qps),
         };
         let rule = |name: &str, packets| RuleCounters {
-            policy: "edge".to_owned(),
-            rule: name.to_owned(),
+            policy: "edge".into(),
+            rule: name.into(),
             count: Count {
                 packets: 7,
                 bytes: 420,
@@ -377,6 +377,18 @@ mod tests {
                 "? help",
             ],
         );
+    }
+
+    #[test]
+    fn a_service_whose_backends_are_not_checked_is_not_called_down() {
+        let mut snapshot = snapshot(1.0);
+        for backend in &mut snapshot.services[0].backends {
+            backend.state = None;
+        }
+        let mut screen = Screen::new(false);
+        screen.take(snapshot);
+        has(&drawn(&screen, 80, 24), &["by role"]);
+        assert!(screen.rows()[0].state.is_none());
     }
 
     #[test]

@@ -211,6 +211,11 @@ fn services(snapshot: &Snapshot) -> Vec<Row> {
             .filter(|backend| backend.state == Some(BackendState::Up))
             .count();
         let all = service.backends.len();
+        // Members of clusters serve by their roles; their panel tells those.
+        let is_checked = service
+            .backends
+            .iter()
+            .any(|backend| backend.state.is_some());
         let total = snapshot
             .services
             .iter()
@@ -219,7 +224,7 @@ fn services(snapshot: &Snapshot) -> Vec<Row> {
             .sum();
         Row {
             name: service.name.to_owned(),
-            state: Some(match up {
+            state: is_checked.then_some(match up {
                 0 => RowState::Bad,
                 up if up < all => RowState::Doubtful,
                 _ => RowState::Good,
@@ -227,7 +232,10 @@ fn services(snapshot: &Snapshot) -> Vec<Row> {
             rate: Some(service.qps),
             total,
             cells: vec![
-                format!("{up}/{all}"),
+                match is_checked {
+                    true => format!("{up}/{all}"),
+                    false => "by role".to_owned(),
+                },
                 short(service.bytes_in),
                 short(service.bytes_out),
                 short_total(total),

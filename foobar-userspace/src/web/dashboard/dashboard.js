@@ -105,7 +105,7 @@ function balanced(kind) {
       draw(canvas, service.backends.map((backend, index) => ({ color: "--c" + index % 8, values: past(backend.name) })));
       panel.querySelector("tbody").replaceChildren(...service.backends.map((backend, index) => make("tr", "",
         make("td", "", make("span", "swatch s" + index % 8), backend.name),
-        make("td", backend.state || "unknown", backend.state || "by role"),
+        make("td", backend.state || "none", backend.state || "by role"),
         make("td", "", backend.weight === null || backend.weight === undefined ? "-" : String(backend.weight)),
         make("td", "", kind !== "sites" ? short(backend["bytes-out"] * 8) + "b" : backend.p99 ? `${Math.round(backend.p99 * 1000)} ms` : "-"),
         make("td", "", short(backend.qps)))));
