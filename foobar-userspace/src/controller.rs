@@ -115,6 +115,8 @@ pub enum RunError {
     Succession(#[from] SuccessionError),
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
 }
 
 impl RunError {
@@ -347,7 +349,8 @@ impl Controller {
         let labels = Labels::restore(deployment.tables().labels.contents()?);
         let estate = Estate::compile(draft.config, &options.node, labels, 1)?;
         let (router, events) = Router::start().await?;
-        let (clusters, steered) = Clusters::new(options.node.clone(), directory.clone());
+        let (clusters, steered) =
+            Clusters::new(options.node.clone(), directory.clone()).map_err(RunError::Thread)?;
         let (checks, observations) =
             Checks::new(Arc::new(|_, check, address| probe(check, address)));
         let proxy_draft = proxying

@@ -139,7 +139,9 @@ impl Arena<'_> {
                 thread::sleep(WATCHED);
                 is_another()
             }
-            Expected::Nobody => {
+            Expected::Nobody(why) => {
+                self.lab
+                    .wait("it is said why there is no failover", || self.is_told(why))?;
                 thread::sleep(WATCHED);
                 let cluster = self.lab.cluster().context("the balancer does not answer")?;
                 ensure!(
@@ -161,6 +163,13 @@ impl Arena<'_> {
             }
         };
         Ok((changed, alarmed))
+    }
+
+    fn is_told(&self, why: &str) -> bool {
+        let told = |alarm: &String| alarm.contains("a failover is due") && alarm.contains(why);
+        self.lab
+            .cluster()
+            .is_some_and(|cluster| cluster.alarms.iter().any(told))
     }
 
     fn is_stalled(&self) -> bool {
@@ -271,8 +280,8 @@ impl Arena<'_> {
             self.lab.signal_database(host, libc::SIGKILL)?;
             self.lab
                 .wait("it has ended", || !self.lab.is_database_running(host))?;
-            // It must be seen gone, else it is the same server that may not follow.
-            thread::sleep(Duration::from_secs(1));
+            // Else it is the same server that may not follow.
+            self.lab.wait("it is seen gone", || self.is_gone(host))?;
             self.lab.start_database(host)?;
         } else if let Some(primary) = &cluster.writer
             && last.contains("rebuild it from the primary")
@@ -280,6 +289,13 @@ impl Arena<'_> {
             self.lab.rebuild_database(host, primary)?;
         }
         Ok(())
+    }
+
+    fn is_gone(&self, host: &str) -> bool {
+        let gone = |member: &MemberStatus| member.host == host && member.state == "gone";
+        self.lab
+            .cluster()
+            .is_some_and(|cluster| cluster.members.iter().any(gone))
     }
 
     /// The audit trail of the balancer's controller.
@@ -337,8 +353,8 @@ const OF_THIS_CUT: u64 = 5_000_000;
 /// How long nothing must happen where nothing may.
 const WATCHED: Duration = Duration::from_secs(4);
 const AFTERWARDS: Duration = Duration::from_millis(700);
-const CATCH_UP: Duration = Duration::from_secs(20);
-const RECOVERY: Duration = Duration::from_secs(90);
+const CATCH_UP: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_secs(180);
 
 /// An application of few connections.
 pub const FEW: Crowd = Crowd { busy: 3, idle: 0 };

@@ -45,6 +45,10 @@ pub enum Nemesis {
     FreezeController,
     /// SIGKILL for the primary and a replica together.
     KillTwo,
+    /// One replica alone acknowledges and applies nothing, then SIGKILL for it and the primary; the replica comes back first.
+    KillWitness,
+    /// SIGKILL for the primary and for the balancer's controller, which is started again at once.
+    KillWithController,
     /// SIGKILL for the primary, SIGSTOP for the balancer's controller for a second.
     KillAndFreezeController,
     Switchover,
@@ -57,8 +61,8 @@ pub enum Expected {
     Failover,
     /// The same primary, and no failover; with a disk that hangs, nobody new is sent to it.
     Same,
-    /// Nobody takes writes until the fault is gone.
-    Nobody,
+    /// Nobody takes writes until the fault is gone, and this is said to be why.
+    Nobody(&'static str),
     /// Another primary, by command.
     Switched,
     /// Either: which one is a matter of milliseconds.
@@ -76,6 +80,7 @@ impl Nemesis {
             | Self::IsolateFromReplicas
             | Self::Mute
             | Self::Deafen
+            | Self::KillWithController
             | Self::KillAndFreezeController => Expected::Failover,
             Self::IsolateFromMonitor
             | Self::IsolateFromClients
@@ -85,7 +90,8 @@ impl Nemesis {
             | Self::KillController
             | Self::FreezeController => Expected::Same,
             Self::Restart => Expected::Any,
-            Self::KillTwo => Expected::Nobody,
+            Self::KillTwo => Expected::Nobody("does not answer"),
+            Self::KillWitness => Expected::Nobody("was started again"),
             Self::Switchover => Expected::Switched,
         }
     }
@@ -130,7 +136,7 @@ impl Nemesis {
                 // Whoever comes back first takes what there is.
                 let user = databases::APPLICATION.0;
                 let text = format!("SET GLOBAL max_connections = 10; KILL USER {user}");
-                databases::sql(primary, &text).map(drop)
+                say_at_last(|| databases::sql(primary, &text).map(drop))
             }
             Self::KillController => lab.signal_foobar("lb1", libc::SIGKILL),
             Self::FreezeController => {
@@ -141,6 +147,12 @@ impl Nemesis {
             Self::KillTwo => {
                 lab.signal_database(primary, libc::SIGKILL)?;
                 lab.signal_database(another(primary)?, libc::SIGKILL)
+            }
+            Self::KillWitness => kill_witness(lab, primary),
+            Self::KillWithController => {
+                lab.signal_database(primary, libc::SIGKILL)?;
+                lab.signal_foobar("lb1", libc::SIGKILL)?;
+                lab.start_foobar("lb1")
             }
             Self::KillAndFreezeController => {
                 lab.signal_foobar("lb1", libc::SIGSTOP)?;
@@ -163,7 +175,11 @@ impl Nemesis {
     /// When it cannot be undone.
     pub fn heal(self, lab: &Lab, primary: &str) -> Result<()> {
         match self {
-            Self::Kill | Self::Terminate | Self::KillAndFreezeController => {
+            Self::Kill
+            | Self::Terminate
+            | Self::KillWitness
+            | Self::KillWithController
+            | Self::KillAndFreezeController => {
                 lab.wait("the old primary has ended", || {
                     !lab.is_database_running(primary)
                 })?;
@@ -178,7 +194,10 @@ impl Nemesis {
             | Self::IsolateFromClients => find(lab, primary),
             Self::FreezeDisk => disks::thaw(primary),
             Self::FillDisk => disks::empty(primary),
-            Self::Exhaust => databases::administer(primary, "SET GLOBAL max_connections = 1200"),
+            Self::Exhaust => {
+                let text = "SET GLOBAL max_connections = 1200";
+                say_at_last(|| databases::administer(primary, text))
+            }
             Self::KillController => lab.start_foobar("lb1"),
             Self::KillTwo => SERVERS
                 .iter()
@@ -187,6 +206,26 @@ impl Nemesis {
             Self::FreezeController | Self::Restart | Self::Switchover => Ok(()),
         }
     }
+}
+
+/// A client of a server that is in trouble may itself get into it.
+fn say_at_last(say: impl Fn() -> Result<()>) -> Result<()> {
+    say().or_else(|_| say()).or_else(|_| say())
+}
+
+fn kill_witness(lab: &Lab, primary: &str) -> Result<()> {
+    let witness = another(primary)?;
+    let other = others(primary).nth(1).context("three servers")?;
+    databases::sql(other, "STOP REPLICA IO_THREAD")?;
+    databases::sql(witness, "STOP REPLICA SQL_THREAD")?;
+    thread::sleep(ALONE);
+    lab.signal_database(primary, libc::SIGKILL)?;
+    lab.signal_database(witness, libc::SIGKILL)?;
+    databases::sql(other, "START REPLICA IO_THREAD")?;
+    lab.wait("the witness has ended", || {
+        !lab.is_database_running(witness)
+    })?;
+    lab.start_database(witness)
 }
 
 /// Loses the packets of a server's database that rules of iptables choose.
@@ -225,6 +264,8 @@ fn address(server: &str) -> String {
     format!("10.0.0.1{}", server.trim_start_matches("web"))
 }
 
+/// How long one replica alone acknowledges: not so long that a failover is no longer armed for that.
+const ALONE: Duration = Duration::from_millis(300);
 const PORTS: [u16; 2] = [3306, 3308];
 /// How long a controller stands still.
 pub(crate) const STALL: Duration = Duration::from_secs(3);

@@ -23,7 +23,12 @@ fn mysql_is_failed_over_and_switched_over_without_a_loss() {
         writer: Path::new(env!("CARGO_BIN_EXE_foobar-lab")).to_owned(),
         crowd: FEW,
     };
-    for nemesis in [Nemesis::Switchover, Nemesis::Freeze, Nemesis::Kill] {
+    for nemesis in [
+        Nemesis::Switchover,
+        Nemesis::KillWitness,
+        Nemesis::Freeze,
+        Nemesis::Kill,
+    ] {
         let trial = arena
             .trial(nemesis)
             .unwrap_or_else(|error| panic!("{nemesis:?}: {error:#}\n{:#?}", arena.audit()));
@@ -166,6 +171,6 @@ fn assert_whole(estate: &Estate) -> String {
         .lab
         .wait_long("all three are back", found)
         .unwrap_or_else(|error| panic!("{error:#}\n{:#?}", estate.lab.cluster()));
-    ledger::wait_until_equal(&SERVERS, Duration::from_secs(20)).expect("equal");
+    ledger::wait_until_equal(&SERVERS, Duration::from_secs(60)).expect("equal");
     writer(estate)
 }

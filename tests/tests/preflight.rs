@@ -1,13 +1,17 @@
 //! What keeps `promote` from acting, told of real servers with what mends it. Needs root.
 
-use std::{fs, thread, time::Duration};
+use std::fs;
 
-use foobar_lab::{databases, estate::Estate};
+use foobar_lab::{
+    databases,
+    estate::Estate,
+    patience::{holds_within, within},
+};
 
 #[test]
 fn each_lack_is_told_with_its_cure_and_the_cure_mends_it() {
     let estate = Estate::up();
-    assert_eq!(lacks(&estate), Vec::<(String, String)>::new());
+    mended(&estate);
 
     databases::sql(
         "web2",
@@ -16,6 +20,12 @@ fn each_lack_is_told_with_its_cure_and_the_cure_mends_it() {
     .expect("changed");
     let cure = lack(&estate, "sends a heartbeat every 30 s");
     databases::sql("web2", &cure).expect("the cure is SQL");
+    mended(&estate);
+
+    databases::sql("web1", "SET GLOBAL innodb_flush_log_at_trx_commit = 1").expect("set");
+    let cure = lack(&estate, "innodb_flush_log_at_trx_commit is 1");
+    let (sql, _) = cure.split_once(';').expect("SQL, and what else");
+    databases::sql("web1", sql).expect("the cure is SQL");
     mended(&estate);
 
     databases::sql("web3", "SET GLOBAL sync_binlog = 0").expect("set");
@@ -60,8 +70,10 @@ fn restart(estate: &Estate) {
         .signal_database("web3", libc::SIGTERM)
         .expect("it runs");
     let has_ended = || !estate.lab.is_database_running("web3");
-    estate.lab.wait("it has ended", has_ended).expect("ended");
-    thread::sleep(Duration::from_secs(1));
+    estate
+        .lab
+        .wait_long("it has ended", has_ended)
+        .expect("ended");
     estate.lab.start_database("web3").expect("started");
 }
 
@@ -73,15 +85,15 @@ fn lacks(estate: &Estate) -> Vec<(String, String)> {
 
 /// Waits until it is told; its cure.
 fn lack(estate: &Estate, what: &str) -> String {
-    let find = || {
+    let cure = within(60, what, || {
         let mut lacks = lacks(estate).into_iter();
         lacks.find(|(told, _)| told.contains(what))
-    };
-    estate.lab.wait(what, || find().is_some()).expect("told");
-    let told = estate.ask(&["doctor"]);
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
-    assert!(told.contains(what), "doctor tells it: {told}");
-    find().map(|(_, cure)| cure).expect("a cure")
+    });
+    holds_within(60, "doctor tells it", || {
+        let told = estate.ask(&["doctor"]);
+        String::from_utf8_lossy(&told.stdout).contains(what)
+    });
+    cure.1
 }
 
 fn mended(estate: &Estate) {

@@ -6,12 +6,14 @@ mod journal;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
 use tokio::{
+    runtime::{self, Handle, Runtime},
     sync::{mpsc, oneshot},
     task::AbortHandle,
 };
@@ -48,6 +50,41 @@ pub struct Clusters {
     steered: mpsc::Sender<Steered>,
     running: BTreeMap<String, Running>,
     guards: BTreeMap<String, Guarding>,
+    thread: Thread,
+}
+
+/// A runtime of one thread that does nothing else: what the controller's own are busy with makes no check late.
+#[derive(Debug)]
+struct Thread {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Thread {
+    fn start() -> io::Result<Self> {
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("databases")
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+        })
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.handle.spawn(task).abort_handle()
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        // To wait for it is not allowed in a task.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// A member on this node under guard.
@@ -81,7 +118,9 @@ impl Drop for Running {
 }
 
 impl Clusters {
-    pub fn new(node: String, directory: PathBuf) -> (Self, mpsc::Receiver<Steered>) {
+    /// # Errors
+    /// When no thread can be started.
+    pub fn new(node: String, directory: PathBuf) -> io::Result<(Self, mpsc::Receiver<Steered>)> {
         let (steered, receiver) = mpsc::channel(64);
         let clusters = Self {
             node,
@@ -89,8 +128,9 @@ impl Clusters {
             steered,
             running: BTreeMap::new(),
             guards: BTreeMap::new(),
+            thread: Thread::start()?,
         };
-        (clusters, receiver)
+        Ok((clusters, receiver))
     }
 
     /// Conducts exactly these from now on; one whose configuration stays goes on undisturbed. `has_slots` tells who takes
@@ -131,7 +171,7 @@ impl Clusters {
         let task = guarding::guard(service.clone(), node, steered);
         Guarding {
             service: service.clone(),
-            task: tokio::spawn(task).abort_handle(),
+            task: self.thread.spawn(task),
         }
     }
 
@@ -146,7 +186,7 @@ impl Clusters {
             self.steered.clone(),
             Arc::clone(&status),
         );
-        let task = tokio::spawn(conductor.run(wanted)).abort_handle();
+        let task = self.thread.spawn(conductor.run(wanted));
         Running {
             service: service.clone(),
             status,

@@ -18,7 +18,7 @@ use crate::mysql::{
     Failure,
     leadership::Hold,
     observation::Make,
-    task::{Order, Report},
+    task::{Order, Report, Task},
 };
 
 /// What a hand says.
@@ -144,8 +144,9 @@ impl Hand {
     async fn carry_out(&mut self, order: Order, yields: bool) -> Report {
         let until = Instant::now() + order.within;
         let (task, member) = (order.task, self.member);
-        // A member that has just come back is asked before its lock was due to be taken again.
-        if !self.held && !yields {
+        // A member that has just come back is asked before its lock was due to be taken again; but one that came back since it
+        // was found to be a witness may be none any more.
+        if !self.held && !yields && task != Task::StopReceiving {
             self.held = matches!(self.hold(false).await, Ok(Hold::Own));
         }
         if !self.held {

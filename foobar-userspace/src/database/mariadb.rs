@@ -5,11 +5,13 @@ use std::{
     time::Duration,
 };
 
+use mysql_async::Row;
 use tokio::time::{self, Instant};
 
 use super::{
     Talk,
     hand::Stage,
+    now,
     survey::{Questions, survey_of},
     talk::{is_on, named, quoted, seconds_until, text},
 };
@@ -20,11 +22,11 @@ use crate::mysql::{
 };
 
 pub async fn picture(talk: &mut Talk, node: &str, until: Instant) -> Result<Picture, Failure> {
-    let rows = talk.rows(VARIABLES, until).await?;
+    let questions = [VARIABLES, STATUS, CHANNELS, &own_rows(node)];
+    let [rows, status, channels, own] = talk.answers(questions, until).await?;
     let row = rows
         .first()
         .ok_or_else(|| Failure::Ours("no variables".to_owned()))?;
-    let status = talk.rows(STATUS, until).await?;
     let status = |name: &str| {
         let row = status
             .iter()
@@ -32,8 +34,11 @@ pub async fn picture(talk: &mut Talk, node: &str, until: Instant) -> Result<Pict
         row.map(|row| text(row, 1)).unwrap_or_default()
     };
     let executed = set(&text(row, 3))?;
-    let replication = replication(talk, &executed, until).await?;
-    let (term, beat) = own_rows(talk, node, until).await?;
+    let replication = match channels.first() {
+        Some(channel) => Some(replication(channel, &executed)?),
+        None => None,
+    };
+    let (term, beat) = term_and_beat(&own);
     Ok(Picture {
         server: ServerId(text(row, 0)),
         make: Make::Mariadb,
@@ -44,6 +49,7 @@ pub async fn picture(talk: &mut Talk, node: &str, until: Instant) -> Result<Pict
         replication,
         term,
         beat,
+        started: started(&status("uptime"))?,
         semi_sync: SemiSync {
             armed: is_on(&text(row, 4)),
             in_effect: is_on(&status("rpl_semi_sync_master_status")),
@@ -62,15 +68,7 @@ pub async fn picture(talk: &mut Talk, node: &str, until: Instant) -> Result<Pict
     })
 }
 
-async fn replication(
-    talk: &mut Talk,
-    executed: &GtidSet,
-    until: Instant,
-) -> Result<Option<Replication>, Failure> {
-    let rows = talk.rows("SHOW ALL SLAVES STATUS", until).await?;
-    let Some(row) = rows.first() else {
-        return Ok(None);
-    };
+fn replication(row: &Row, executed: &GtidSet) -> Result<Replication, Failure> {
     let column = |name: &str| named(row, name).unwrap_or_default();
     let received = set(&column("Gtid_IO_Pos"))?.plus(executed).map_err(ours)?;
     // Everything that moves when something arrives.
@@ -89,7 +87,7 @@ async fn replication(
         .join(" ")
         .trim()
         .to_owned();
-    Ok(Some(Replication {
+    Ok(Replication {
         source: (!matches!(source.as_str(), "" | "0")).then_some(ServerId(source)),
         receiving: column("Slave_IO_Running") == "Yes",
         applying: column("Slave_SQL_Running") == "Yes",
@@ -97,34 +95,37 @@ async fn replication(
         behind: column("Seconds_Behind_Master").parse().ok(),
         received,
         error: (!error.is_empty()).then_some(error),
-    }))
+    })
 }
 
-/// The newest term and this node's beat; where the tables are not there, neither is.
-pub async fn own_rows(
-    talk: &mut Talk,
-    node: &str,
-    until: Instant,
-) -> Result<(Option<Term>, Option<u64>), Failure> {
-    let sql = format!(
+/// Asks for the newest term and this node's beat.
+pub fn own_rows(node: &str) -> String {
+    format!(
         "SELECT (SELECT MAX(term) FROM foobar.term), (SELECT server FROM foobar.term ORDER BY term DESC LIMIT 1), \
          (SELECT who FROM foobar.term ORDER BY term DESC LIMIT 1), (SELECT at FROM foobar.heartbeat WHERE node = {})",
         quoted(node)
-    );
-    let rows = match talk.rows(&sql, until).await {
-        Ok(rows) => rows,
-        Err(failure) if failure.is_evidence() => return Err(failure),
-        Err(_) => return Ok((None, None)),
-    };
+    )
+}
+
+/// Where the tables are not there, neither is either.
+pub fn term_and_beat(rows: &[Row]) -> (Option<Term>, Option<u64>) {
     let Some(row) = rows.first() else {
-        return Ok((None, None));
+        return (None, None);
     };
     let term = text(row, 0).parse().ok().map(|number| Term {
         number,
         server: ServerId(text(row, 1)),
         origin: Origin::read(&text(row, 2)),
     });
-    Ok((term, text(row, 3).parse().ok()))
+    (term, text(row, 3).parse().ok())
+}
+
+/// When a server started at the latest that says for how many seconds it has run: it reckons in whole ones.
+pub fn started(uptime: &str) -> Result<u64, Failure> {
+    let seconds: u64 = uptime
+        .parse()
+        .map_err(|_| Failure::Ours(format!("an uptime of `{uptime}`")))?;
+    Ok(now().saturating_sub(seconds.saturating_sub(1).saturating_mul(1_000_000)))
 }
 
 pub async fn survey(talk: &mut Talk, until: Instant) -> Result<Survey, Failure> {
@@ -191,14 +192,14 @@ pub async fn perform(
 }
 
 async fn is_replica(talk: &mut Talk, until: Instant) -> Result<bool, Failure> {
-    let channels = talk.rows_here("SHOW ALL SLAVES STATUS", until).await?;
+    let channels = talk.rows_here(CHANNELS, until).await?;
     Ok(!channels.is_empty())
 }
 
 async fn position(talk: &mut Talk, until: Instant) -> Result<Position, Failure> {
     let rows = talk.rows_here("SELECT @@gtid_binlog_state", until).await?;
     let executed = set(&rows.first().map(|row| text(row, 0)).unwrap_or_default())?;
-    let rows = talk.rows_here("SHOW ALL SLAVES STATUS", until).await?;
+    let rows = talk.rows_here(CHANNELS, until).await?;
     let received = rows
         .first()
         .and_then(|row| named(row, "Gtid_IO_Pos"))
@@ -325,7 +326,8 @@ fn ours(error: crate::mysql::gtid::NotAGtidSet) -> Failure {
 
 const VARIABLES: &str = "SELECT @@server_id, @@version, @@read_only, @@gtid_binlog_state, \
     @@rpl_semi_sync_master_enabled, @@rpl_semi_sync_slave_enabled, @@wsrep_on";
-const STATUS: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Rpl_semi_sync_master_status', \
+const CHANNELS: &str = "SHOW ALL SLAVES STATUS";
+const STATUS: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Uptime', 'Rpl_semi_sync_master_status', \
     'Rpl_semi_sync_master_clients', 'wsrep_cluster_status', 'wsrep_local_state', 'wsrep_ready', \
     'wsrep_cluster_state_uuid', 'wsrep_cluster_size')";
 const CLIENTS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_master_clients'";
@@ -333,7 +335,7 @@ const QUESTIONS: Questions = Questions {
     make: Make::Mariadb,
     at_start: "SELECT CASE WHEN GLOBAL_VALUE_ORIGIN = 'SQL' THEN 'unknown' WHEN GLOBAL_VALUE = 'ON' THEN 'read-only' \
         ELSE 'writable' END FROM information_schema.SYSTEM_VARIABLES WHERE VARIABLE_NAME = 'READ_ONLY'",
-    heartbeat: "SHOW ALL SLAVES STATUS",
+    heartbeat: CHANNELS,
     heartbeat_column: "Slave_heartbeat_period",
     unbound: "SELECT DISTINCT GRANTEE FROM information_schema.USER_PRIVILEGES \
         WHERE PRIVILEGE_TYPE IN ('SUPER', 'READ_ONLY ADMIN', 'READ ONLY ADMIN') AND GRANTEE NOT LIKE '%@_localhost_' \

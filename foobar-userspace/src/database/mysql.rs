@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     Talk,
     hand::Stage,
-    mariadb::{own_rows, say, wait_for_replica},
+    mariadb::{own_rows, say, started, term_and_beat, wait_for_replica},
     survey::{Questions, survey_of},
     talk::{is_on, named, quoted, seconds_until, text},
 };
@@ -19,12 +19,18 @@ use crate::mysql::{
 };
 
 pub async fn picture(talk: &mut Talk, node: &str, until: Instant) -> Result<Picture, Failure> {
-    let rows = talk.rows(VARIABLES, until).await?;
+    let questions = [
+        VARIABLES,
+        MORE,
+        GROUP,
+        CHANNELS,
+        HEARTBEATS,
+        &own_rows(node),
+    ];
+    let [rows, more, group, channels, heartbeats, own] = talk.answers(questions, until).await?;
     let row = rows
         .first()
         .ok_or_else(|| Failure::Ours("no variables".to_owned()))?;
-    // Semi-sync is a plugin: without it these are not there.
-    let more = talk.rows(SEMI_SYNC, until).await?;
     let more = |name: &str| {
         let row = more
             .iter()
@@ -33,12 +39,12 @@ pub async fn picture(talk: &mut Talk, node: &str, until: Instant) -> Result<Pict
     };
     let server = ServerId(text(row, 0));
     let executed = set(&text(row, 5))?;
-    let group = group(talk, &server, until).await?;
-    let replication = match group {
-        Some(_) => None,
-        None => replication(talk, &executed, until).await?,
+    let group = view(&group, &server);
+    let replication = match channels.first().filter(|_| group.is_none()) {
+        Some(channel) => Some(replication(channel, &heartbeats, &executed)?),
+        None => None,
     };
-    let (term, beat) = own_rows(talk, node, until).await?;
+    let (term, beat) = term_and_beat(&own);
     Ok(Picture {
         make: Make::Mysql,
         version: text(row, 1),
@@ -48,6 +54,7 @@ pub async fn picture(talk: &mut Talk, node: &str, until: Instant) -> Result<Pict
         replication,
         term,
         beat,
+        started: started(&more("Uptime"))?,
         semi_sync: SemiSync {
             armed: is_on(&more("rpl_semi_sync_source_enabled")),
             in_effect: is_on(&more("Rpl_semi_sync_source_status")),
@@ -62,18 +69,11 @@ pub async fn picture(talk: &mut Talk, node: &str, until: Instant) -> Result<Pict
 }
 
 /// The group as this member sees it; a group of which it was expelled shows itself alone, and OFFLINE or ERROR.
-async fn group(
-    talk: &mut Talk,
-    server: &ServerId,
-    until: Instant,
-) -> Result<Option<GroupView>, Failure> {
-    let rows = talk.rows(GROUP, until).await?;
-    let Some(own) = rows.iter().find(|row| text(row, 0) == server.0) else {
-        return Ok(None);
-    };
+fn view(rows: &[Row], server: &ServerId) -> Option<GroupView> {
+    let own = rows.iter().find(|row| text(row, 0) == server.0)?;
     let state = |row: &Row| text(row, 1);
     let reachable = |row: &&Row| matches!(state(row).as_str(), "ONLINE" | "RECOVERING");
-    Ok(Some(GroupView {
+    Some(GroupView {
         online: state(own) == "ONLINE",
         primary: text(own, 2) == "PRIMARY",
         of_primary: rows
@@ -82,19 +82,10 @@ async fn group(
             .map(|row| ServerId(text(row, 0))),
         reachable: rows.iter().filter(reachable).count(),
         members: rows.len(),
-    }))
+    })
 }
 
-async fn replication(
-    talk: &mut Talk,
-    executed: &GtidSet,
-    until: Instant,
-) -> Result<Option<Replication>, Failure> {
-    let rows = talk.rows("SHOW REPLICA STATUS", until).await?;
-    let Some(row) = rows.first() else {
-        return Ok(None);
-    };
-    let heartbeats = talk.rows(HEARTBEATS, until).await?;
+fn replication(row: &Row, heartbeats: &[Row], executed: &GtidSet) -> Result<Replication, Failure> {
     let column = |name: &str| named(row, name).unwrap_or_default();
     let received = set(&column("Retrieved_Gtid_Set"))?
         .plus(executed)
@@ -114,7 +105,7 @@ async fn replication(
         .join(" ")
         .trim()
         .to_owned();
-    Ok(Some(Replication {
+    Ok(Replication {
         source: (!source.is_empty()).then_some(ServerId(source)),
         receiving: column("Replica_IO_Running") == "Yes",
         applying: column("Replica_SQL_Running") == "Yes",
@@ -122,7 +113,7 @@ async fn replication(
         behind: column("Seconds_Behind_Source").parse().ok(),
         received,
         error: (!error.is_empty()).then_some(error),
-    }))
+    })
 }
 
 pub async fn survey(talk: &mut Talk, until: Instant) -> Result<Survey, Failure> {
@@ -190,14 +181,14 @@ pub async fn perform(
 }
 
 async fn is_replica(talk: &mut Talk, until: Instant) -> Result<bool, Failure> {
-    let channels = talk.rows_here("SHOW REPLICA STATUS", until).await?;
+    let channels = talk.rows_here(CHANNELS, until).await?;
     Ok(!channels.is_empty())
 }
 
 async fn position(talk: &mut Talk, until: Instant) -> Result<Position, Failure> {
     let rows = talk.rows_here("SELECT @@gtid_executed", until).await?;
     let executed = set(&rows.first().map(|row| text(row, 0)).unwrap_or_default())?;
-    let rows = talk.rows_here("SHOW REPLICA STATUS", until).await?;
+    let rows = talk.rows_here(CHANNELS, until).await?;
     let received = rows
         .first()
         .and_then(|row| named(row, "Retrieved_Gtid_Set"))
@@ -270,10 +261,12 @@ fn ours(error: crate::mysql::gtid::NotAGtidSet) -> Failure {
 }
 
 const VARIABLES: &str = "SELECT @@server_uuid, @@version, @@read_only, @@super_read_only, @@offline_mode, @@gtid_executed";
-const SEMI_SYNC: &str = "SELECT VARIABLE_NAME, VARIABLE_VALUE FROM performance_schema.global_variables \
+/// Semi-sync is a plugin: without it some are not there.
+const MORE: &str = "SELECT VARIABLE_NAME, VARIABLE_VALUE FROM performance_schema.global_variables \
     WHERE VARIABLE_NAME IN ('rpl_semi_sync_source_enabled', 'rpl_semi_sync_replica_enabled') \
     UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM performance_schema.global_status \
-    WHERE VARIABLE_NAME IN ('Rpl_semi_sync_source_status', 'Rpl_semi_sync_source_clients')";
+    WHERE VARIABLE_NAME IN ('Uptime', 'Rpl_semi_sync_source_status', 'Rpl_semi_sync_source_clients')";
+const CHANNELS: &str = "SHOW REPLICA STATUS";
 const GROUP: &str =
     "SELECT MEMBER_ID, MEMBER_STATE, MEMBER_ROLE FROM performance_schema.replication_group_members";
 const HEARTBEATS: &str = "SELECT COUNT_RECEIVED_HEARTBEATS FROM performance_schema.replication_connection_status \

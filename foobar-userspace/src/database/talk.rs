@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 use mysql_async::{
     Conn, Error, IoError, OptsBuilder, Row, SslOpts, Value, from_value_opt, prelude::Queryable as _,
 };
-use tokio::time::{self, Instant};
+use tokio::time::{self, Instant, error::Elapsed};
 
 use crate::mysql::{Failure, observation::Make};
 
@@ -74,6 +74,48 @@ impl Talk {
         }
     }
 
+    /// Asks several questions in one way there and back. The last may be one that the server refuses: nothing is its answer.
+    ///
+    /// # Errors
+    /// As [`Self::rows`].
+    pub async fn answers<const N: usize>(
+        &mut self,
+        questions: [&str; N],
+        until: Instant,
+    ) -> Result<[Vec<Row>; N], Failure> {
+        let had = self.connection.is_some();
+        match self.answers_once(questions, until).await {
+            Err(Trouble::Lost) if had => self.answers_once(questions, until).await,
+            other => other,
+        }
+        .map_err(Trouble::failure)
+    }
+
+    async fn answers_once<const N: usize>(
+        &mut self,
+        questions: [&str; N],
+        until: Instant,
+    ) -> Result<[Vec<Row>; N], Trouble> {
+        self.open(until).await?;
+        let Some(connection) = self.connection.as_mut() else {
+            return Err(Trouble::Lost);
+        };
+        let mut answers = [const { Vec::new() }; N];
+        let asked = time::timeout_at(until, async {
+            let mut result = connection.query_iter(questions.join(";")).await?;
+            for (number, answer) in (1..).zip(&mut answers) {
+                match result.for_each(|row| answer.push(row)).await {
+                    // That a question is refused is told at the end of the answer before it.
+                    Err(error) if number + 1 >= N && is_refusal(&error) => break,
+                    told => told?,
+                }
+            }
+            Ok(())
+        });
+        let asked = asked.await;
+        self.settle(asked).map(|()| answers)
+    }
+
     /// Asks on the connection that is there and on no other: what holds a lock must not be said by another.
     ///
     /// # Errors
@@ -90,8 +132,14 @@ impl Talk {
         let Some(connection) = self.connection.as_mut() else {
             return Err(Trouble::Lost);
         };
-        match time::timeout_at(until, connection.query::<Row, _>(sql)).await {
-            Ok(Ok(rows)) => Ok(rows),
+        let asked = time::timeout_at(until, connection.query::<Row, _>(sql)).await;
+        self.settle(asked)
+    }
+
+    /// Gives the connection up where it is of no more use.
+    fn settle<T>(&mut self, asked: Result<Result<T, Error>, Elapsed>) -> Result<T, Trouble> {
+        match asked {
+            Ok(Ok(told)) => Ok(told),
             Ok(Err(error)) => {
                 let trouble = Trouble::of(&error);
                 if !matches!(error, Error::Server(_)) || trouble.is_evidence() {
@@ -191,6 +239,10 @@ impl Trouble {
             Self::Told(failure) => failure,
         }
     }
+}
+
+fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Server(_)) && !Trouble::of(error).is_evidence()
 }
 
 /// A column as text; empty where it is null or none.

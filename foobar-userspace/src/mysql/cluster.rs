@@ -79,6 +79,8 @@ pub struct Memory {
     pub last_failover: Option<u64>,
     /// The last term that was given out, whether or not it began.
     pub last_term: u64,
+    /// Who was primary when the preflight held last; none where it did not hold.
+    pub sound_with: Option<String>,
     /// Servers that were opened and whose term nobody acknowledged (N8).
     pub unproved: BTreeSet<String>,
     pub failovers: u64,
@@ -96,9 +98,8 @@ pub struct Cluster {
     verdicts: Vec<Result<(), Unfit>>,
     /// A promotion that was acknowledged, while the checks do not show it yet.
     proved: Option<Proof>,
-    /// Contact with the incumbent was lost since it took writes.
-    interrupted: bool,
-    interrupted_since: Option<Instant>,
+    /// Since when no member showed itself that it takes the writes.
+    unserved_since: Option<Instant>,
     operation: Option<Operation>,
     /// When an operation had a server open last whose term was not acknowledged yet.
     opened: Option<Instant>,
@@ -114,8 +115,6 @@ pub struct Cluster {
     hints: Vec<Lack>,
     /// The preflight held when all was well last.
     armed: bool,
-    /// As that, by what each member showed last, whether or not it answered: that all answer is asked when it comes to it.
-    sound: bool,
     /// Why a failover that is due does not take place.
     hindrance: Option<String>,
     role_changes: u64,
@@ -162,8 +161,7 @@ impl Cluster {
             incumbent: None,
             writer: Writer::Nobody,
             proved: None,
-            interrupted: false,
-            interrupted_since: None,
+            unserved_since: None,
             operation: None,
             opened: None,
             claimed: None,
@@ -174,7 +172,6 @@ impl Cluster {
             lacks: Vec::new(),
             hints: Vec::new(),
             armed: false,
-            sound: false,
             hindrance: None,
             role_changes: 0,
             last_window: None,
@@ -265,7 +262,7 @@ impl Cluster {
         if let Some(surveyed) = self.members.get_mut(member) {
             surveyed.survey(survey, now.instant);
         }
-        self.preflight();
+        self.preflight(now.instant);
     }
 
     /// Whether this controller holds the locks of a majority of all members.
@@ -502,20 +499,12 @@ impl Cluster {
     }
 
     fn note_contact(&mut self, now: Now) {
-        if let (Some(incumbent), Writer::Nobody) = (self.incumbent, &self.writer)
-            && self.members[incumbent].misses > 0
-        {
-            self.interrupted = true;
-        }
-        match self.writer {
-            Writer::One(_) => {
-                self.interrupted = false;
-                self.interrupted_since = None;
-            }
-            _ if self.interrupted => {
-                self.interrupted_since.get_or_insert(now.instant);
-            }
-            _ => {}
+        // One that others vouch for may have been closed since it was seen.
+        let is_shown = |writer: usize| self.members[writer].misses == 0;
+        if matches!(self.writer, Writer::One(writer) if is_shown(writer)) {
+            self.unserved_since = None;
+        } else {
+            self.unserved_since.get_or_insert(now.instant);
         }
     }
 
@@ -579,7 +568,7 @@ impl Cluster {
         reasons.join("; ")
     }
 
-    fn preflight(&mut self) {
+    fn preflight(&mut self, now: Instant) {
         let Writer::One(writer) = self.writer else {
             // Armed is what it was when there was a primary: the loss of one is what it is armed for.
             return;
@@ -598,17 +587,23 @@ impl Cluster {
                     picture: member.picture.as_ref().filter(|_| is_shown(member)),
                     survey: member.survey.as_ref(),
                     is_primary: index == writer,
+                    ran_lately: member.ran_lately(now),
                 })
                 .collect()
         };
         let own = &self.limits.own;
+        // By what each showed last, whether or not it answers: that all answer is asked when it comes to it.
         let sound = preflight::for_promotion(&candidates(&|_| true), own).is_empty();
         let shown = candidates(&|member| !member.is_gone(&self.limits));
         let (lacks, hints) = (
             preflight::for_promotion(&shown, own),
             preflight::hints(&shown),
         );
-        self.sound = self.limits.mode == Mode::Promote && sound;
+        self.memory.sound_with = self.members[writer]
+            .picture
+            .as_ref()
+            .filter(|_| self.limits.mode == Mode::Promote && sound)
+            .map(|picture| picture.server.0.clone());
         self.lacks = lacks;
         self.hints = hints;
         self.armed = self.limits.mode == Mode::Promote && self.lacks.is_empty();

@@ -28,6 +28,8 @@ pub struct Candidate<'a> {
     pub picture: Option<&'a Picture>,
     pub survey: Option<&'a Survey>,
     pub is_primary: bool,
+    /// It ran replication a moment ago: the loss of a primary must not disarm what it is armed for.
+    pub ran_lately: bool,
 }
 
 /// Everything that keeps `promote` from being armed.
@@ -74,7 +76,7 @@ pub fn for_promotion(members: &[Candidate<'_>], own: &[String]) -> Vec<Lack> {
                     cure: point.cure.to_owned(),
                 }),
         );
-        let more = role(member.is_primary, picture)
+        let more = role(member, picture)
             .into_iter()
             .chain(heartbeat(picture.make, survey))
             .chain(clock(survey))
@@ -163,7 +165,8 @@ fn unbound(survey: &Survey, own: &[String]) -> Option<(String, String)> {
 }
 
 /// What a primary and what a replica must be, beside their settings.
-fn role(is_primary: bool, picture: &Picture) -> Option<(String, String)> {
+fn role(member: &Candidate<'_>, picture: &Picture) -> Option<(String, String)> {
+    let is_primary = member.is_primary;
     let (source, replica) = match picture.make {
         Make::Mariadb => (
             "rpl_semi_sync_master_enabled",
@@ -192,7 +195,7 @@ fn role(is_primary: bool, picture: &Picture) -> Option<(String, String)> {
         .replication
         .as_ref()
         .is_none_or(|replication| !replication.is_running());
-    if !is_primary && stopped {
+    if !is_primary && stopped && !member.ran_lately {
         return Some((
             "replication does not run".to_owned(),
             "START REPLICA (START SLAVE), after mending what stopped it".to_owned(),
@@ -279,10 +282,11 @@ const MARIADB: &[Point] = &[
         Wanted::Exactly(1),
         "SET GLOBAL sync_binlog = 1; and in its configuration",
     ),
+    // At 1 a commit of a group is not flushed, and a crash with init-rpl-role=SLAVE cuts off what was acknowledged.
     point(
         "innodb_flush_log_at_trx_commit",
-        Wanted::Exactly(1),
-        "SET GLOBAL innodb_flush_log_at_trx_commit = 1; and in its configuration",
+        Wanted::Exactly(3),
+        "SET GLOBAL innodb_flush_log_at_trx_commit = 3; and in its configuration",
     ),
     point(
         "rpl_semi_sync_master_wait_point",
@@ -453,6 +457,7 @@ mod tests {
             executed: none,
             term: None,
             beat: None,
+            started: 0,
             semi_sync: SemiSync {
                 armed: is_primary,
                 in_effect: is_primary,
@@ -476,6 +481,7 @@ mod tests {
                         picture: Some(picture),
                         survey: Some(survey),
                         is_primary: !picture.read_only,
+                        ran_lately: false,
                     })
                     .collect();
                 for_promotion(&members, &[])
@@ -508,6 +514,7 @@ mod tests {
             picture,
             survey: Some(&survey),
             is_primary,
+            ran_lately: false,
         };
         let lacks = for_promotion(
             &[
@@ -531,6 +538,26 @@ mod tests {
     }
 
     #[test]
+    fn replication_that_ran_a_moment_ago_is_not_told_to_have_stopped() {
+        let survey = good(Make::Mariadb);
+        let mut replica = picture(Make::Mariadb, false);
+        if let Some(replication) = &mut replica.replication {
+            replication.receiving = false;
+        }
+        let lacks = |ran_lately| {
+            let member = Candidate {
+                picture: Some(&replica),
+                survey: Some(&survey),
+                is_primary: false,
+                ran_lately,
+            };
+            let found = for_promotion(&[member], &[]).into_iter();
+            found.filter(|lack| lack.member.is_some()).count()
+        };
+        assert_eq!((lacks(true), lacks(false)), (0, 1));
+    }
+
+    #[test]
     fn slow_heartbeats_strange_clocks_and_accounts_past_read_only_are_told_with_their_cures() {
         let mut survey = good(Make::Mariadb);
         survey.unbound = Some(vec!["'foobar_admin'@'%'".to_owned()]);
@@ -544,6 +571,7 @@ mod tests {
                 picture: Some(picture),
                 survey: Some(survey),
                 is_primary: !picture.read_only,
+                ran_lately: false,
             });
             for_promotion(&members, &["foobar_admin".to_owned()])
         };

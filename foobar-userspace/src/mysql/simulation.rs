@@ -125,6 +125,96 @@ fn a_primary_and_a_replica_lost_together_promote_nobody() {
 }
 
 #[test]
+fn a_replica_that_forgot_what_it_alone_had_acknowledged_is_no_witness() {
+    let mut world = alone();
+    only_witness_forgets(&mut world);
+    world.run(100);
+    assert_eq!((world.writer(0), world.automatic), (None, 0), "N2");
+    world.happen(&Event::Start(0, Tail::Cut));
+    world.run(30);
+    assert_eq!(world.writer(0), Some(0), "the old primary has it");
+    world.assert_nothing_lost();
+}
+
+#[test]
+fn a_replica_that_was_started_again_is_a_witness_once_it_shows_a_later_beat() {
+    let mut world = alone();
+    world.happen(&Event::Kill(1));
+    world.run(20);
+    world.happen(&Event::Start(1, Tail::Cut));
+    world.run(20);
+    world.happen(&Event::Kill(0));
+    world.run(30);
+    assert_eq!((world.writer(0), world.automatic), (Some(1), 1));
+    world.assert_nothing_lost();
+}
+
+/// The first replica alone acknowledges and applies nothing; it crashes with the primary and comes back first.
+fn only_witness_forgets(world: &mut World) {
+    world.happen(&Event::Cut(2));
+    world.happen(&Event::Lag(1));
+    world.run(3);
+    for member in [0, 1] {
+        world.happen(&Event::Kill(member));
+    }
+    world.happen(&Event::Join(2));
+    world.happen(&Event::CatchUp(1));
+    world.run(5);
+    world.happen(&Event::Start(1, Tail::Cut));
+}
+
+#[test]
+fn a_survey_between_the_loss_and_its_being_seen_disarms_nothing() {
+    for turn in 0..3 {
+        let mut world = alone();
+        world.run(turn);
+        world.happen(&Event::Kill(0));
+        world.run(15);
+        assert_eq!(world.writer(0), Some(1), "turn {turn}");
+    }
+}
+
+#[test]
+fn a_primary_that_its_replicas_vouched_for_and_that_came_up_closed_is_opened_again() {
+    for down in 1..12 {
+        let mut world = alone();
+        world.happen(&of_first(Fault::LoseLocks));
+        world.happen(&Event::Kill(0));
+        world.run(down);
+        world.happen(&Event::Start(0, Tail::Cut));
+        world.run(1);
+        world.happen(&of_first(Fault::TakeLocks));
+        world.run(40);
+        assert_eq!(world.writer(0), Some(0), "down for {down} checks");
+        world.assert_nothing_lost();
+    }
+}
+
+#[test]
+fn a_primary_that_dies_with_the_controller_is_replaced() {
+    for mut world in [alone(), pair()] {
+        world.happen(&of_first(Fault::Restart));
+        world.happen(&Event::Kill(0));
+        world.run(60);
+        assert_eq!((world.writer(0), world.automatic), (Some(1), 1));
+        world.assert_nothing_lost();
+    }
+}
+
+#[test]
+fn a_primary_that_restarts_while_the_controller_stands_still_or_restarts_is_opened_again() {
+    for fault in [Fault::Sleep(30), Fault::Restart] {
+        let mut world = alone();
+        world.happen(&of_first(fault.clone()));
+        world.happen(&Event::Kill(0));
+        world.run(1);
+        world.happen(&Event::Start(0, Tail::Cut));
+        world.run(80);
+        assert_eq!(world.writer(0), Some(0), "{fault:?}");
+    }
+}
+
+#[test]
 fn a_replica_that_was_away_when_the_primary_died_is_waited_for() {
     let mut world = alone();
     world.happen(&of_first(Fault::Hide(2)));

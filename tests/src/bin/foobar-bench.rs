@@ -69,7 +69,7 @@ enum Command {
     Mysql {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
-        #[arg(long, default_value_t = 18)]
+        #[arg(long, default_value_t = 20)]
         trials: usize,
         /// `mariadb`, or `mysql` for MySQL 9.7.
         #[arg(long, value_enum, default_value_t)]

@@ -161,7 +161,7 @@ report-host = {address}
 skip-name-resolve
 innodb-buffer-pool-size = 32M
 innodb-log-file-size = 8M
-innodb-flush-log-at-trx-commit = 1
+innodb-flush-log-at-trx-commit = 3
 sync-binlog = 1
 log-bin = bin
 log-slave-updates

@@ -6,7 +6,7 @@ use super::{Limits, Now};
 use crate::mysql::{
     gtid::GtidSet,
     lag::{self, LagGate},
-    observation::{Failure, Look, Observation, Picture, ServerId, Survey},
+    observation::{Failure, Look, Observation, Picture, Replication, ServerId, Survey},
 };
 
 #[derive(Clone, Debug)]
@@ -28,6 +28,10 @@ pub struct Member {
     pub refused_rejoin: bool,
     surveyed: Option<Instant>,
     observed: Option<Instant>,
+    /// When it was last seen to receive and to apply.
+    ran: Option<Instant>,
+    /// When nobody was there to answer last, by the clock of beats.
+    down: u64,
     /// When the picture was taken, and since when it shows its term.
     pub taken: Option<Instant>,
     pub term_since: Option<Instant>,
@@ -54,6 +58,8 @@ impl Member {
             refused_rejoin: false,
             surveyed: None,
             observed: None,
+            ran: None,
+            down: 0,
             taken: None,
             term_since: None,
             silence: Duration::ZERO,
@@ -76,6 +82,13 @@ impl Member {
                 self.failure = None;
                 self.took = Some(look.took);
                 self.listen(&picture, limits, now.instant);
+                if picture
+                    .replication
+                    .as_ref()
+                    .is_some_and(Replication::is_running)
+                {
+                    self.ran = Some(now.instant);
+                }
                 let term = |picture: &Picture| picture.term.as_ref().map(|term| term.number);
                 if self.picture.as_ref().and_then(term) != term(&picture) {
                     self.term_since = Some(now.instant);
@@ -92,6 +105,9 @@ impl Member {
                 } else {
                     0
                 };
+                if matches!(failure, Failure::Refused | Failure::ShuttingDown) {
+                    self.down = now.micros;
+                }
                 self.failure = Some(failure);
                 if self.is_gone(limits) {
                     self.stalled = None;
@@ -128,6 +144,30 @@ impl Member {
             // Without beats the server's own figure, which says nothing of a source that has gone silent.
             let behind = picture.replication.as_ref()?.behind?;
             Some(Duration::from_secs(behind).max(self.silence))
+        })
+    }
+
+    /// Whether it runs replication, or did a moment ago: the loss of its source is no fault of its own.
+    pub fn ran_lately(&self, now: Instant) -> bool {
+        let since = |ran| now.saturating_duration_since(ran);
+        self.ran.is_some_and(|ran| since(ran) < RAN_LATELY)
+    }
+
+    /// Whether it may lack what it once received and acknowledged: a server drops at its start what it had not applied, and
+    /// has it again once it shows what its source committed after that start.
+    pub fn has_forgotten(&self) -> bool {
+        self.picture.as_ref().is_none_or(|picture| {
+            let started = picture.started.max(self.down);
+            picture.beat.is_none_or(|beat| beat <= started)
+        })
+    }
+
+    /// Whether it came up closed after it had taken writes: its configuration closed it, and no human.
+    pub fn was_closed_by_its_start(&self) -> bool {
+        self.picture.as_ref().is_some_and(|picture| {
+            picture.read_only
+                && picture.replication.is_none()
+                && picture.beat.is_some_and(|beat| beat < picture.started)
         })
     }
 
@@ -218,4 +258,120 @@ pub fn silence_limit(limits: &Limits) -> Duration {
     (limits.heartbeat * 3).max(Duration::from_secs(1))
 }
 
+const RAN_LATELY: Duration = Duration::from_secs(2);
 const ERRANT_AFTER: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mysql::{
+        cluster::{Fallback, Mode, OnWriteStall, RejoinWish},
+        lag::LagLimits,
+        observation::{Make, SemiSync},
+    };
+
+    fn limits() -> Limits {
+        Limits {
+            mode: Mode::Promote,
+            every: Duration::from_millis(100),
+            fall: 3,
+            heartbeat: Duration::from_millis(300),
+            lag: LagLimits {
+                soft: Duration::from_secs(1),
+                hard: Duration::from_secs(10),
+            },
+            fallback: Fallback::LeastLagged,
+            on_write_stall: OnWriteStall::Alarm,
+            rejoin: RejoinWish::Automatic,
+            cool_down: Duration::from_secs(60),
+            lease: None,
+            balancers: 1,
+            own: Vec::new(),
+            who: "test".to_owned(),
+        }
+    }
+
+    fn picture(started: u64, beat: Option<u64>, source: Option<&str>) -> Observation {
+        let none = || GtidSet::Mariadb(Default::default());
+        Observation::Answered(Box::new(Picture {
+            server: ServerId("2".to_owned()),
+            make: Make::Mariadb,
+            version: String::new(),
+            read_only: true,
+            super_read_only: false,
+            offline: false,
+            replication: source.map(|source| Replication {
+                source: Some(ServerId(source.to_owned())),
+                receiving: true,
+                applying: true,
+                pulse: 1,
+                behind: None,
+                received: none(),
+                error: None,
+            }),
+            executed: none(),
+            term: None,
+            beat,
+            started,
+            semi_sync: SemiSync::default(),
+            group: None,
+            galera: None,
+        }))
+    }
+
+    fn seen(member: &mut Member, observation: Observation, micros: u64) {
+        let now = Now {
+            instant: Instant::now(),
+            micros,
+        };
+        let look = Look {
+            begun: now.instant,
+            took: Duration::ZERO,
+        };
+        member.observe(observation, look, &limits(), None, now);
+    }
+
+    #[test]
+    fn a_replica_remembers_once_it_shows_what_was_committed_after_its_start() {
+        let mut member = Member::new("web2".to_owned(), 3306);
+        assert!(member.has_forgotten(), "never seen");
+        for (started, beat, forgotten) in [
+            (10, None, true),
+            (10, Some(9), true),
+            (10, Some(10), true),
+            (10, Some(11), false),
+        ] {
+            seen(&mut member, picture(started, beat, Some("1")), 20);
+            assert_eq!(member.has_forgotten(), forgotten, "{started} {beat:?}");
+        }
+        seen(&mut member, Observation::Failed(Failure::TimedOut), 30);
+        seen(&mut member, picture(10, Some(11), Some("1")), 31);
+        assert!(!member.has_forgotten(), "silence is no restart");
+        seen(&mut member, Observation::Failed(Failure::Refused), 40);
+        seen(&mut member, picture(10, Some(11), Some("1")), 41);
+        assert!(
+            member.has_forgotten(),
+            "nobody was there, whatever its clock says"
+        );
+        seen(&mut member, picture(10, Some(41), Some("1")), 42);
+        assert!(!member.has_forgotten());
+    }
+
+    #[test]
+    fn a_primary_that_came_up_closed_is_told_from_one_that_was_closed_by_hand() {
+        let mut member = Member::new("web1".to_owned(), 3306);
+        for (started, beat, source, by_its_start) in [
+            (10, Some(9), None, true),
+            (10, Some(11), None, false),
+            (10, None, None, false),
+            (10, Some(9), Some("3"), false),
+        ] {
+            seen(&mut member, picture(started, beat, source), 20);
+            assert_eq!(
+                member.was_closed_by_its_start(),
+                by_its_start,
+                "{started} {beat:?}"
+            );
+        }
+    }
+}

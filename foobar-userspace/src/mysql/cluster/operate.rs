@@ -94,7 +94,7 @@ impl Cluster {
             }
             Command::Failover => {
                 self.may_operate()?;
-                let lost = self.lost().map_err(Refused::State)?;
+                let lost = self.lost(now).map_err(Refused::State)?;
                 let effects = self.fail_over(lost, Cause::Human, now);
                 Ok((
                     format!("failover from {} began", self.members[lost].host),
@@ -291,7 +291,7 @@ impl Cluster {
         if let Some(effects) = self.consider_rejoin(now) {
             return effects;
         }
-        let Ok(lost) = self.lost_or_hindered() else {
+        let Ok(lost) = self.lost_or_hindered(now) else {
             return self.consider_reopening(now);
         };
         if let Err(why) = self.may_fail_over(now) {
@@ -301,8 +301,8 @@ impl Cluster {
     }
 
     /// The lost primary; remembers why what looks like a loss is none that may be acted upon.
-    fn lost_or_hindered(&mut self) -> Result<usize, ()> {
-        match self.lost() {
+    fn lost_or_hindered(&mut self, now: Now) -> Result<usize, ()> {
+        match self.lost(now) {
             Ok(lost) => Ok(lost),
             Err(why) => {
                 let looks_lost = self
@@ -329,15 +329,13 @@ impl Cluster {
         ]
     }
 
-    /// Steps 0 of the contract (N3, N9): the primary does not answer, and every other member answers and says that nothing
-    /// comes from it.
-    fn lost(&self) -> Result<usize, String> {
+    /// Step 0 of the contract (N2, N3, N9): the primary does not answer, and every other member answers, has all that it ever
+    /// acknowledged, and says that nothing comes from it.
+    fn lost(&self, now: Now) -> Result<usize, String> {
         let primary = self.incumbent.ok_or("no member ever took the writes")?;
         let member = &self.members[primary];
-        let server = member
-            .picture
-            .as_ref()
-            .map(|picture| picture.server.clone())
+        let server = self
+            .known_as(primary, now)
             .ok_or("the primary was never seen")?;
         let gone = member.is_gone(&self.limits);
         let stalled = member.stalled.is_some();
@@ -359,7 +357,22 @@ impl Cluster {
         Ok(primary)
     }
 
-    /// Whether a member answers, is the server's replica, and hears nothing from it.
+    /// A primary that died with an earlier controller is the one that this one remembers, for as long as its beats are fresh:
+    /// until then what it remembers of the preflight was kept up to date.
+    fn known_as(&self, primary: usize, now: Now) -> Option<ServerId> {
+        if let Some(picture) = &self.members[primary].picture {
+            return Some(picture.server.clone());
+        }
+        let remembered = self.memory.sound_with.clone().map(ServerId)?;
+        let pictures = self.others(&[primary]).into_iter();
+        let beat = pictures
+            .filter_map(|other| self.members[other].picture.as_ref()?.beat)
+            .max()?;
+        let age = Duration::from_micros(now.micros.saturating_sub(beat));
+        (age < FRESH).then_some(remembered)
+    }
+
+    /// Whether a member answers, is the server's replica, has forgotten nothing of it, and hears nothing from it.
     fn deaf_to(&self, other: usize, server: &ServerId) -> Result<(), String> {
         let member = &self.members[other];
         if member.misses > 0 || member.failure.is_some() || member.picture.is_none() {
@@ -370,6 +383,12 @@ impl Cluster {
         }
         if self.is_half_promoted(other) || self.follows_half_promoted(other) {
             return Ok(());
+        }
+        if member.has_forgotten() {
+            return Err(format!(
+                "{} was started again and has not caught up since: what it had acknowledged may be lost without the old primary",
+                member.host
+            ));
         }
         if !member.replicates_from(server) {
             return Err(format!("{} is no replica of the lost primary", member.host));
@@ -410,7 +429,7 @@ impl Cluster {
                 return Err(format!("the last failover was {} s ago", since.as_secs()));
             }
         }
-        if !self.sound {
+        if self.memory.sound_with.is_none() {
             return Err("the preflight did not hold when all was well".to_owned());
         }
         if !self.leads {
@@ -442,18 +461,18 @@ impl Cluster {
     /// The primary restarted faster than it could be replaced: it takes its writes again (nobody else would clear its
     /// read_only).
     fn consider_reopening(&mut self, now: Now) -> Vec<Effect> {
-        let (Some(primary), Some(since)) = (self.incumbent, self.interrupted_since) else {
+        let (Some(primary), Some(since)) = (self.incumbent, self.unserved_since) else {
             return Vec::new();
         };
         let member = &self.members[primary];
         let restarted = self.writer == Writer::Nobody
             && member.misses == 0
             && member.failure.is_none()
-            && member.picture.as_ref().is_some_and(|picture| {
-                picture.read_only
-                    && picture.replication.is_none()
-                    && !self.is_fenced(&picture.server)
-            });
+            && member.was_closed_by_its_start()
+            && member
+                .picture
+                .as_ref()
+                .is_some_and(|picture| !self.is_fenced(&picture.server));
         let all_answer = self
             .members
             .iter()
@@ -463,7 +482,7 @@ impl Cluster {
             || !all_answer
             || !settled
             || !self.leads
-            || !self.sound
+            || self.memory.sound_with.is_none()
             || self.memory.paused.is_some()
         {
             return Vec::new();
@@ -521,7 +540,7 @@ impl Cluster {
             Operation::Failover(failover, cause) => {
                 self.proved = Some(proof);
                 if let Some(lost) = failover.lost {
-                    self.depose(lost, failover.term);
+                    self.depose(lost, failover.term, now);
                     self.memory.failovers += 1;
                     self.memory.last_failover = Some(now.micros);
                     if *cause == Cause::Automatic {
@@ -562,13 +581,12 @@ impl Cluster {
             self.written = None;
         }
         self.incumbent = Some(member);
-        self.interrupted = false;
-        self.interrupted_since = None;
+        self.unserved_since = None;
     }
 
-    fn depose(&mut self, lost: usize, term: u64) {
-        if let Some(picture) = &self.members[lost].picture {
-            self.memory.fenced.insert(picture.server.0.clone(), term);
+    fn depose(&mut self, lost: usize, term: u64, now: Now) {
+        if let Some(server) = self.known_as(lost, now) {
+            self.memory.fenced.insert(server.0, term);
         }
     }
 
@@ -618,6 +636,7 @@ impl Operation {
     }
 }
 
+const FRESH: Duration = Duration::from_secs(60);
 const LAG_TO_SWITCH: Duration = Duration::from_secs(1);
 /// How long an acknowledged promotion counts before the checks must show it.
 const PROOF: Duration = Duration::from_secs(1);

@@ -51,6 +51,7 @@ fn picture(id: u32, source: Option<u32>, behind: u64, pulse: u64) -> Picture {
         executed: GtidSet::Mariadb(BTreeMap::new()),
         term: None,
         beat: None,
+        started: 0,
         semi_sync: SemiSync::default(),
         group: None,
         galera: None,

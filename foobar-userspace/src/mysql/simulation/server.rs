@@ -8,6 +8,35 @@ use crate::mysql::{
     task::{Position, Report},
 };
 
+/// What it received and wrote.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// In the order of arrival, each by its origin and number.
+    pub writes: Vec<(u32, u64)>,
+    /// Terms travel as writes do: at which length of `writes` each came.
+    pub terms: Vec<(usize, Term)>,
+    /// So do beats, each of a balancer.
+    pub beats: Vec<(usize, usize, u64)>,
+}
+
+impl Log {
+    /// Takes what it lacks of one that goes on from it, and nothing of another.
+    pub fn follow(&mut self, from: &Self) {
+        let own = self.writes.len();
+        if own < from.writes.len() && from.writes.starts_with(&self.writes) {
+            self.writes.extend_from_slice(&from.writes[own..]);
+            self.terms.clone_from(&from.terms);
+            self.beats.clone_from(&from.beats);
+        }
+    }
+
+    fn keep(&mut self, first: usize) {
+        self.writes.truncate(first);
+        self.terms.retain(|(at, _)| *at < first);
+        self.beats.retain(|(at, ..)| *at < first);
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Server {
     pub id: u32,
@@ -18,11 +47,10 @@ pub struct Server {
     pub source: Option<usize>,
     pub receiving: bool,
     pub armed: bool,
-    /// Writes in the order of arrival, each by its origin and number.
-    pub received: Vec<(u32, u64)>,
+    pub log: Log,
     pub applied: usize,
-    /// Terms travel as writes do: at which length of `received` each came.
-    pub terms: Vec<(usize, Term)>,
+    /// By the clock of beats.
+    pub started: u64,
     pub pulse: u64,
     pub lagging: bool,
     pub refuses_login: bool,
@@ -40,9 +68,9 @@ impl Server {
             source: (id != 1).then_some(0),
             receiving: id != 1,
             armed: id == 1,
-            received: Vec::new(),
+            log: Log::default(),
             applied: 0,
-            terms: Vec::new(),
+            started: 0,
             pulse: 0,
             lagging: false,
             refuses_login: false,
@@ -59,46 +87,66 @@ impl Server {
     }
 
     fn executed(&self) -> GtidSet {
-        Self::set(&self.received[..self.applied])
+        Self::set(&self.log.writes[..self.applied])
     }
 
     /// The newest that is applied.
     pub fn term(&self) -> Option<&Term> {
-        self.terms
+        self.log
+            .terms
             .iter()
             .filter(|(at, _)| *at < self.applied)
             .map(|(_, term)| term)
             .max_by_key(|term| term.number)
     }
 
-    pub fn write(&mut self, write: (u32, u64)) {
-        self.received.push(write);
-        self.applied = self.received.len();
+    /// The last of a balancer that is applied.
+    fn beat(&self, balancer: usize) -> Option<u64> {
+        self.log
+            .beats
+            .iter()
+            .rfind(|(at, of, _)| *at < self.applied && *of == balancer)
+            .map(|(_, _, beat)| *beat)
     }
 
-    /// Comes back after a crash, read-only, with the unacknowledged end of its log or without.
-    pub fn start(&mut self, acked_up_to: usize, tail: Tail) {
+    pub fn write(&mut self, write: (u32, u64)) {
+        self.log.writes.push(write);
+        self.applied = self.log.writes.len();
+    }
+
+    /// Comes back after a crash, read-only: a replica without what it had not applied, a primary with the unacknowledged end
+    /// of its log or without.
+    pub fn start(&mut self, acked_up_to: usize, tail: Tail, now: u64) {
         self.up = true;
         self.writable = false;
         self.armed = false;
         self.lock = None;
-        if matches!(tail, Tail::Cut) && self.source.is_none() {
-            let of_terms = self.terms.iter().map(|(at, _)| at + 1).max().unwrap_or(0);
-            let kept = acked_up_to.max(of_terms);
-            self.received.truncate(kept);
-            self.applied = self.applied.min(kept);
+        self.started = now;
+        if self.source.is_some() {
+            self.keep(self.applied);
+        } else if matches!(tail, Tail::Cut) {
+            let terms = self.log.terms.iter().map(|(at, _)| at + 1);
+            let beats = self.log.beats.iter().map(|(at, ..)| at + 1);
+            let kept = terms.chain(beats).max().unwrap_or(0).max(acked_up_to);
+            self.keep(kept);
         }
+    }
+
+    /// The first of what it received, and nothing more.
+    pub fn keep(&mut self, first: usize) {
+        self.log.keep(first);
+        self.applied = self.applied.min(first);
     }
 
     pub fn done(&self) -> Report {
         Report::Done(Position {
             executed: self.executed(),
-            received: Self::set(&self.received),
+            received: Self::set(&self.log.writes),
         })
     }
 
-    /// What a check of it says, whose source is this one.
-    pub fn check(&self, source: Option<&Self>) -> Observation {
+    /// What a balancer's check of it says, whose source is this one.
+    pub fn check(&self, balancer: usize, source: Option<&Self>) -> Observation {
         if !self.up {
             return Observation::Failed(Failure::Refused);
         }
@@ -111,7 +159,7 @@ impl Server {
             applying: true,
             pulse: self.pulse,
             behind: Some(0),
-            received: Self::set(&self.received),
+            received: Self::set(&self.log.writes),
             error: None,
         });
         Observation::Answered(Box::new(Picture {
@@ -124,7 +172,8 @@ impl Server {
             replication,
             executed: self.executed(),
             term: self.term().cloned(),
-            beat: None,
+            beat: self.beat(balancer),
+            started: self.started,
             semi_sync: SemiSync {
                 armed: self.armed,
                 in_effect: self.armed,

@@ -22,6 +22,8 @@ pub struct World {
     pub servers: Vec<Server>,
     pub balancers: Vec<Balancer>,
     now: Now,
+    /// Who is looked at first.
+    turn: usize,
     acked: BTreeSet<(u32, u64)>,
     next_write: u64,
     /// A term's server, by the writes that were acknowledged in it.
@@ -70,6 +72,7 @@ impl World {
                 instant: Instant::now(),
                 micros: 1_000_000,
             },
+            turn: 0,
             acked: BTreeSet::new(),
             next_write: 0,
             terms: Vec::new(),
@@ -106,6 +109,7 @@ impl World {
     fn step(&mut self) {
         self.now.instant += STEP;
         self.now.micros += 100_000;
+        self.turn += 1;
         self.replicate();
         self.clients();
         self.replicate();
@@ -119,7 +123,8 @@ impl World {
     }
 
     fn control(&mut self, balancer: usize) {
-        for member in 0..3 {
+        for turn in self.turn..self.turn + 3 {
+            let member = turn % 3;
             let observation = self.check(balancer, member);
             let look = Look {
                 begun: self.now.instant,
@@ -134,9 +139,18 @@ impl World {
             }
         }
         let probed = self.balancers[balancer].cluster.to_probe();
-        if let Some(member) = probed.filter(|member| self.commits(*member)) {
-            let beat = Ok(self.now.micros);
-            self.balancers[balancer].cluster.probed(member, beat);
+        let is_due = self.turn.is_multiple_of(CHECKS_OF_A_BEAT);
+        if let Some(member) = probed.filter(|member| is_due && self.commits(*member)) {
+            let beat = self.now.micros;
+            self.next_write += 1;
+            let server = &mut self.servers[member];
+            server
+                .log
+                .beats
+                .push((server.log.writes.len(), balancer, beat));
+            server.write((server.id, self.next_write));
+            self.replicate();
+            self.balancers[balancer].cluster.probed(member, Ok(beat));
         }
         let own = &mut self.balancers[balancer];
         let effects = own.cluster.lead(own.leadership.leads());
@@ -192,18 +206,15 @@ impl World {
             if !self.servers[replica].receiving || !self.linked(replica, source) {
                 continue;
             }
-            let from = self.servers[source].received.clone();
-            let terms = self.servers[source].terms.clone();
+            let from = std::mem::take(&mut self.servers[source].log);
             let server = &mut self.servers[replica];
             server.pulse += 1;
             // Strict: a replica with something that its source lacks is refused.
-            if server.received.len() <= from.len() && from.starts_with(&server.received) {
-                server.received = from;
-                server.terms = terms;
-            }
+            server.log.follow(&from);
             if !server.lagging {
-                server.applied = server.received.len();
+                server.applied = server.log.writes.len();
             }
+            self.servers[source].log = from;
         }
     }
 
@@ -215,7 +226,7 @@ impl World {
             replica.source == Some(member)
                 && replica.receiving
                 && self.linked(member, other)
-                && server.received.starts_with(&replica.received)
+                && server.log.writes.starts_with(&replica.log.writes)
         });
         server.up && server.writable && (replicated || !server.armed)
     }
@@ -267,7 +278,7 @@ impl World {
         if server.up && self.balancers[balancer].hidden[member] {
             return Observation::Failed(Failure::TimedOut);
         }
-        server.check(server.source.map(|source| &self.servers[source]))
+        server.check(balancer, server.source.map(|source| &self.servers[source]))
     }
 
     fn take(&mut self, balancer: usize, effects: Vec<Effect>) {
@@ -323,16 +334,16 @@ impl World {
             Task::StartReceiving => self.servers[member].receiving = source.is_some(),
             Task::Apply(wanted) => {
                 let server = &mut self.servers[member];
-                if !Server::set(&server.received).covers(wanted) || server.lagging {
+                if !Server::set(&server.log.writes).covers(wanted) || server.lagging {
                     return Err("not applied in time");
                 }
-                server.applied = server.received.len();
+                server.applied = server.log.writes.len();
             }
             Task::BecomeSource => {
                 let server = &mut self.servers[member];
                 assert_eq!(
                     server.applied,
-                    server.received.len(),
+                    server.log.writes.len(),
                     "N5: relay log thrown away"
                 );
                 server.source = None;
@@ -353,7 +364,7 @@ impl World {
             }
             Task::CloseWrites => self.servers[member].writable = false,
             Task::BeginTerm(number, origin) => {
-                let known = self.servers[member].terms.iter();
+                let known = self.servers[member].log.terms.iter();
                 if known.into_iter().any(|(_, term)| term.number == *number) {
                     return Err("that term has begun before");
                 }
@@ -365,7 +376,7 @@ impl World {
                     server: ServerId(server.id.to_string()),
                     origin: *origin,
                 };
-                server.terms.push((server.received.len(), term));
+                server.log.terms.push((server.log.writes.len(), term));
                 server.write((server.id, write));
                 if !commits {
                     return Err("nobody acknowledged");
@@ -377,14 +388,14 @@ impl World {
     }
 
     fn follow(&mut self, member: usize, new: usize) {
-        let theirs = Server::set(&self.servers[new].received);
+        let theirs = Server::set(&self.servers[new].log.writes);
         let server = &mut self.servers[member];
-        let unapplied = Server::set(&server.received);
+        let unapplied = Server::set(&server.log.writes);
         assert!(
-            server.applied == server.received.len() || theirs.covers(&unapplied),
+            server.applied == server.log.writes.len() || theirs.covers(&unapplied),
             "N5: relay log thrown away that the source lacks"
         );
-        server.received.truncate(server.applied);
+        server.keep(server.applied);
         server.writable = false;
         server.armed = false;
         server.source = Some(new);
@@ -396,8 +407,9 @@ impl World {
             Event::Kill(member) => self.servers[*member].up = false,
             Event::Start(member, tail) if !self.servers[*member].up => {
                 let acked = |write: &(u32, u64)| self.acked.contains(write);
-                let last = self.servers[*member].received.iter().rposition(acked);
-                self.servers[*member].start(last.map_or(0, |at| at + 1), *tail);
+                let last = self.servers[*member].log.writes.iter().rposition(acked);
+                let acked_up_to = last.map_or(0, |at| at + 1);
+                self.servers[*member].start(acked_up_to, *tail, self.now.micros);
             }
             Event::Start(..) => {}
             Event::Cut(member) => self.servers[*member].connected = false,
@@ -491,7 +503,7 @@ impl World {
             else {
                 continue;
             };
-            let rows: BTreeSet<_> = self.servers[writer].received.iter().copied().collect();
+            let rows: BTreeSet<_> = self.servers[writer].log.writes.iter().copied().collect();
             let missing: Vec<_> = self.acked.difference(&rows).collect();
             assert!(
                 missing.is_empty(),
@@ -502,6 +514,8 @@ impl World {
     }
 }
 
+const CHECKS_OF_A_BEAT: usize = 5;
+
 fn survey() -> Survey {
     let good = [
         ("gtid_strict_mode", "1"),
@@ -509,7 +523,7 @@ fn survey() -> Survey {
         ("log_slave_updates", "1"),
         ("binlog_format", "ROW"),
         ("sync_binlog", "1"),
-        ("innodb_flush_log_at_trx_commit", "1"),
+        ("innodb_flush_log_at_trx_commit", "3"),
         ("rpl_semi_sync_master_wait_point", "AFTER_SYNC"),
         ("rpl_semi_sync_master_timeout", "3600000"),
         ("rpl_semi_sync_slave_kill_conn_timeout", "1"),
