@@ -3,6 +3,7 @@
 use std::{thread, time::Duration};
 
 use foobar_lab::estate::{Estate, SERVICE, SERVICE6};
+use serde_json::Value;
 
 const HUP: i32 = 1;
 const KILL: i32 = 9;
@@ -59,9 +60,10 @@ fn a_dead_server_gets_no_new_connection_and_the_others_lose_none() {
     let estate = Estate::up();
     let download = |number: usize| {
         let url = format!("{SERVICE}/slow?ms=6000&n={number}");
+        // Long enough for two one after the other: a server may have fewer threads than it gets of them.
         estate
             .lab
-            .succeeds("client", &["curl", "-sSf", "-m12", &url])
+            .succeeds("client", &["curl", "-sSf", "-m40", &url])
     };
     thread::scope(|scope| {
         let before: Vec<_> = (0..CLIENTS)
@@ -76,7 +78,20 @@ fn a_dead_server_gets_no_new_connection_and_the_others_lose_none() {
             .expect("connections");
         let [first, dead, third] = open();
         estate.lab.stop_web("web2").expect("nginx ends");
-        thread::sleep(Duration::from_millis(4500));
+        estate
+            .lab
+            .wait("web2 is known to be down", || {
+                let listed = estate.foobar(&["backend", "list", "-o", "json"]);
+                let listed: Value = serde_json::from_str(&listed).expect("JSON");
+                let mut services = listed["rows"].as_array().into_iter().flatten();
+                services
+                    .find(|service| service["name"] == "l4.plain")
+                    .and_then(|plain| plain["backends"].as_array())
+                    .into_iter()
+                    .flatten()
+                    .any(|backend| backend["host"] == "web2" && backend["state"] == "down")
+            })
+            .expect("its checks fail");
         let shares = estate.shares(SERVICE, 30);
         assert!(!shares.contains_key("web2"), "{shares:?}");
         let survived = before
@@ -154,7 +169,8 @@ fn a_denied_source_gets_nothing_and_is_counted_under_its_rule() {
     let denied = ["--interface", "198.51.100.66"];
     assert!(estate.whoami(SERVICE, &denied).is_some());
     estate.foobar(&["set", "add", "blocklist", "198.51.100.66"]);
-    assert!(estate.whoami(SERVICE, &denied).is_none());
+    let hasty = [&denied[..], &["-m3"]].concat();
+    assert!(estate.whoami(SERVICE, &hasty).is_none());
     assert!(estate.packets_of_rule("edge", "jailed") > 0);
     assert!(estate.whoami(SERVICE, &[]).is_some(), "others go on");
     let before = estate.packets_of_rule("edge", "web");
