@@ -328,6 +328,8 @@ pub struct Check {
     pub timeout: Duration,
     pub rise: u32,
     pub fall: u32,
+    /// What goes before all else, as on the connections of requests.
+    pub announced: Option<ProxyProtocol>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]

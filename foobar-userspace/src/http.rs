@@ -3,6 +3,7 @@
 //! The proxy's own HTTP/1.1 stands on this module alone, and what comes by HTTP/2 passes through the same screen. What
 //! two readers could read in two ways is refused, never repaired: a proxy that repairs hands on its own reading.
 
+mod announce;
 pub mod characters;
 mod chunked;
 mod fields;
@@ -24,6 +25,7 @@ pub(crate) mod corpus;
 mod model;
 
 pub use self::{
+    announce::announce,
     chunked::{Chunked, Piece},
     fields::Field,
     frames::{Flood, Meter},

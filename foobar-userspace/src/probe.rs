@@ -15,7 +15,10 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::config::{Check, Probe};
+use crate::{
+    config::{Check, Probe},
+    http,
+};
 
 /// How a backend is spoken to in secret.
 #[derive(Clone, Debug)]
@@ -54,21 +57,21 @@ pub async fn run(
     secrecy: Option<&Secrecy>,
 ) -> Result<Duration, ProbeFailure> {
     let begun = Instant::now();
-    timeout(check.timeout, ask(&check.probe, backend, secrecy))
+    timeout(check.timeout, ask(check, backend, secrecy))
         .await
         .map_err(|_| ProbeFailure::TooSlow(check.timeout))??;
     Ok(begun.elapsed())
 }
 
 async fn ask(
-    probe: &Probe,
+    check: &Check,
     backend: SocketAddr,
     secrecy: Option<&Secrecy>,
 ) -> Result<(), ProbeFailure> {
-    let mut stream = TcpStream::connect(backend)
+    let mut stream = connect(check, backend)
         .await
         .map_err(ProbeFailure::Connect)?;
-    match probe {
+    match &check.probe {
         Probe::Tcp => Ok(()),
         Probe::Http { path, expect } => {
             let found = request(&mut stream, path, &backend.to_string()).await?;
@@ -87,6 +90,16 @@ async fn ask(
             as_expected(found, *expect)
         }
     }
+}
+
+async fn connect(check: &Check, backend: SocketAddr) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(backend).await?;
+    if let Some(version) = check.announced {
+        // Who asks is foobar itself; not every server takes an announcement of nobody.
+        let header = http::announce(version, stream.local_addr()?, backend);
+        stream.write_all(&header).await?;
+    }
+    Ok(stream)
 }
 
 fn as_expected(found: u16, expected: u16) -> Result<(), ProbeFailure> {
@@ -143,3 +156,45 @@ fn status(line: &[u8]) -> Option<u16> {
 }
 
 const LONGEST_LINE: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config::ProxyProtocol;
+
+    #[tokio::test]
+    async fn a_backend_that_is_told_of_its_clients_is_told_of_its_checks() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let backend = listener.local_addr().unwrap();
+        let check = Check {
+            probe: Probe::Http {
+                path: "/healthz".to_owned(),
+                expect: 200,
+            },
+            every: Duration::from_secs(60),
+            timeout: Duration::from_secs(30),
+            rise: 1,
+            fall: 1,
+            announced: Some(ProxyProtocol::V1),
+        };
+        let serve = async {
+            let (mut stream, from) = listener.accept().await.unwrap();
+            let mut heard = Vec::new();
+            while !heard.ends_with(b"\r\n\r\n") {
+                assert!(stream.read_buf(&mut heard).await.unwrap() > 0);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+            (from, String::from_utf8(heard).unwrap())
+        };
+        let (result, (from, heard)) = tokio::join!(run(&check, backend, None), serve);
+        result.unwrap();
+        let announced = format!(
+            "PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\nGET /healthz HTTP/1.1\r\n",
+            from.port(),
+            backend.port()
+        );
+        assert!(heard.starts_with(&announced), "{heard}");
+    }
+}

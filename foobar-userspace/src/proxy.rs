@@ -6,7 +6,6 @@
 
 mod access;
 pub mod admission;
-mod announce;
 mod answers;
 mod bench;
 mod buffers;

@@ -78,7 +78,7 @@ impl Estate {
     /// One request from the internet; the server that answered.
     pub fn whoami(&self, service: &str, more: &[&str]) -> Option<String> {
         let url = format!("{service}/whoami");
-        let command = [&["curl", "-gsSf", "-m3", &url], more].concat();
+        let command = [&["curl", "-gsSf", "-m10", &url], more].concat();
         let output = self.lab.run("client", &command).expect("curl");
         let text = String::from_utf8(output.stdout).ok()?;
         let (_, rest) = text.split_once("\"server\": \"")?;

@@ -163,7 +163,8 @@ fn a_denied_source_gets_nothing_and_is_counted_under_its_rule() {
     let denied = ["--interface", "198.51.100.66"];
     assert!(estate.whoami(SERVICE, &denied).is_some());
     estate.foobar(&["set", "add", "blocklist", "198.51.100.66"]);
-    assert!(estate.whoami(SERVICE, &denied).is_none());
+    let hasty = [&denied[..], &["-m3"]].concat();
+    assert!(estate.whoami(SERVICE, &hasty).is_none());
     assert!(estate.packets_of_rule("edge", "jailed") > 0);
     assert!(estate.whoami(SERVICE, &[]).is_some(), "others go on");
     let before = estate.packets_of_rule("edge", "web");

@@ -1,8 +1,8 @@
 //! Every request of the smuggling corpus through the real listener, before real servers that must see none. Needs root.
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{fs, path::Path};
 
-use foobar_lab::{STATE, estate::Estate, in_namespace};
+use foobar_lab::{STATE, estate::Estate, in_namespace, patience::holds_within};
 
 const SERVERS: [&str; 3] = ["web1", "web2", "web3"];
 
@@ -55,16 +55,15 @@ fn record(server: &str) {
         .expect("nginx");
     assert!(status.success());
     // The health checks of the balancer are the first that new workers write down.
-    for _ in 0..200 {
-        if recorded(server)
-            .iter()
-            .any(|line| line.contains("/healthz"))
-        {
-            return;
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    panic!("{server} writes nothing down");
+    holds_within(
+        60,
+        &format!("{server} writes down what it is asked"),
+        || {
+            recorded(server)
+                .iter()
+                .any(|line| line.contains("/healthz"))
+        },
+    );
 }
 
 fn recorded(server: &str) -> Vec<String> {

@@ -90,7 +90,7 @@ enum Task {
         filter: Option<String>,
     },
 
-    /// Run the slow suites against the sites: sslyze, testssl.sh, frames of HTTP/2, a browser
+    /// Run the slow suites against the sites: sslyze, testssl.sh, broken handshakes, frames of HTTP/2, a browser
     Conformance {
         #[command(flatten)]
         agreement: Agreement,

@@ -214,6 +214,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             rise: 2,
             fall: 3,
+            announced: None,
         };
         (SocketAddr::from(([10, 0, 0, 11], port)), check)
     }

@@ -20,6 +20,7 @@ pub(super) struct Intake<'b> {
     pub(super) is_chunked: bool,
     pub(super) expects_continue: bool,
     pub(super) wants_trailers: bool,
+    pub(super) announces_trailers: bool,
     pub(super) upgrade: Option<&'b [u8]>,
     pub(super) connection: Connection<'b>,
     count: usize,
@@ -57,6 +58,10 @@ impl<'b> Field<'b> {
         }
         Ok(Self { name, value })
     }
+
+    pub(super) fn is_trailer(&self) -> bool {
+        self.name.eq_ignore_ascii_case(b"trailer")
+    }
 }
 
 impl<'b> Intake<'b> {
@@ -68,7 +73,10 @@ impl<'b> Intake<'b> {
         if memchr::memchr(b'_', field.name).is_some() {
             // Dropped: servers that make environment variables of fields take it for the one with hyphens.
             return match Meaning::of_underscored(field.name) {
-                Meaning::EndToEnd | Meaning::EndToEndProtected | Meaning::HopByHop => Ok(()),
+                Meaning::EndToEnd
+                | Meaning::EndToEndProtected
+                | Meaning::HopByHop
+                | Meaning::Trailer => Ok(()),
                 _ => Err(Refusal::Underscore),
             };
         }
@@ -84,6 +92,10 @@ impl<'b> Intake<'b> {
             Meaning::Upgrade => self.upgrade = Some(field.value),
             Meaning::Expect => self.expect(field.value)?,
             Meaning::Te => self.te(field.value),
+            Meaning::Trailer => {
+                self.announces_trailers = true;
+                self.kept.push(field);
+            }
             Meaning::HopByHop | Meaning::Identity | Meaning::Via => {}
         }
         Ok(())
@@ -98,6 +110,13 @@ impl<'b> Intake<'b> {
                     .iter()
                     .any(|name| name.eq_ignore_ascii_case(field.name))
             });
+        }
+    }
+
+    /// Nothing comes after a body whose length is said before it.
+    pub(super) fn drop_announced(&mut self) {
+        if self.announces_trailers {
+            self.kept.retain(|field| !field.is_trailer());
         }
     }
 

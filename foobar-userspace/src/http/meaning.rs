@@ -17,6 +17,8 @@ pub(super) enum Meaning {
     HopByHop,
     Host,
     Te,
+    /// Names what comes after the body; handed on where that is.
+    Trailer,
     TransferEncoding,
     Upgrade,
     Via,
@@ -57,7 +59,7 @@ impl Meaning {
             b'r' if is("range") || is("referer") => Self::EndToEndProtected,
             b's' if is("set-cookie") => Self::EndToEndProtected,
             b't' if is("te") => Self::Te,
-            b't' if is("trailer") => Self::HopByHop,
+            b't' if is("trailer") => Self::Trailer,
             b't' if is("transfer-encoding") => Self::TransferEncoding,
             b't' if is("true-client-ip") => Self::Identity,
             b'u' if is("upgrade") => Self::Upgrade,
@@ -87,7 +89,7 @@ impl Meaning {
     pub(super) fn may_be_named(self) -> bool {
         matches!(
             self,
-            Self::EndToEnd | Self::HopByHop | Self::Te | Self::Upgrade
+            Self::EndToEnd | Self::HopByHop | Self::Te | Self::Trailer | Self::Upgrade
         )
     }
 

@@ -74,8 +74,11 @@ pub fn write_request(request: &Request<'_>, forwarded: &Forwarded, out: &mut Vec
         Body::Length(length) => write_length(length, out),
         Body::Chunked => out.extend_from_slice(CHUNKED),
     }
-    if let Some(protocol) = request.upgrade {
-        write_upgrade(protocol, out);
+    match (request.wants_trailers, request.upgrade) {
+        (true, None) => out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n"),
+        // What follows a change of protocols has no trailers.
+        (_, Some(protocol)) => write_upgrade(protocol, out),
+        (false, None) => {}
     }
     out.extend_from_slice(&forwarded.own);
     out.extend_from_slice(request.host);
@@ -89,6 +92,8 @@ pub fn write_request(request: &Request<'_>, forwarded: &Forwarded, out: &mut Vec
 pub struct Answering {
     pub version: Version,
     pub keeps_alive: bool,
+    /// Whether the client gets what comes after a body.
+    pub takes_trailers: bool,
 }
 
 /// The head of an HTTP/1.1 answer to a client, without the empty line at its end: there may be more to say.
@@ -99,7 +104,9 @@ pub fn write_response(response: &Response<'_>, answering: Answering, out: &mut V
     out.extend_from_slice(response.reason);
     out.extend_from_slice(b"\r\n");
     for field in &response.fields {
-        write_field(*field, out);
+        if answering.takes_trailers || !field.is_trailer() {
+            write_field(*field, out);
+        }
     }
     match response.body {
         AnswerBody::None { said: Some(length) } | AnswerBody::Length(length) => {
@@ -184,10 +191,18 @@ mod tests {
         );
         assert_eq!(
             written,
-            "GET /a?b HTTP/1.1\r\nhost: www.foobar.com\r\nAccept: */*\r\n\
+            "GET /a?b HTTP/1.1\r\nhost: www.foobar.com\r\nAccept: */*\r\nte: trailers\r\nconnection: te\r\n\
              x-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: https\r\nvia: 1.1 foobar\r\n\
              x-forwarded-host: www.foobar.com\r\nforwarded: for=192.0.2.1;proto=https;host=\"www.foobar.com\"\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn a_change_of_protocols_has_the_connection_for_itself() {
+        let head = "GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE, upgrade\r\nUpgrade: websocket\r\n\r\n";
+        let written = onward(head, "192.0.2.1");
+        assert!(written.contains("\r\nconnection: upgrade\r\nupgrade: websocket\r\n"));
+        assert!(!written.contains("te: "), "{written}");
     }
 
     #[test]

@@ -133,6 +133,9 @@ pub fn parse_request<'b>(
     }
     let body = body(&intake, version)?;
     intake.drop_named();
+    if body != Body::Chunked {
+        intake.drop_announced();
+    }
     let upgrade = upgrade(&intake, version, body)?;
     Ok(Request {
         method,
@@ -142,7 +145,7 @@ pub fn parse_request<'b>(
         body,
         keeps_alive: version == Version::Http11 && !intake.connection.is_closing,
         expects_continue: intake.expects_continue && version == Version::Http11,
-        wants_trailers: intake.wants_trailers,
+        wants_trailers: intake.wants_trailers && version == Version::Http11,
         upgrade,
         fields: intake.kept,
         cookies: intake.cookies,
@@ -257,6 +260,9 @@ pub fn from_http2<'b>(
         (Some(length), false) => Body::Length(length),
         (None, false) => Body::Chunked,
     };
+    if body != Body::Chunked {
+        intake.drop_announced();
+    }
     Ok(Request {
         method,
         path: target.path,

@@ -83,6 +83,9 @@ pub fn parse_response<'b>(
         && !intake.connection.is_closing
         && body != AnswerBody::UntilClose
         && status != 101;
+    if body != AnswerBody::Chunked {
+        intake.drop_announced();
+    }
     let named = &intake.connection.named;
     if !named.is_empty() {
         intake.kept.retain(|field| {
@@ -121,6 +124,9 @@ pub fn from_http2_answer<'b>(
     for field in fields {
         intake.take(field)?;
     }
+    if intake.length.is_some() {
+        intake.drop_announced();
+    }
     Ok((intake.kept, intake.length))
 }
 
@@ -129,6 +135,7 @@ struct Intake<'b> {
     kept: Vec<Field<'b>>,
     length: Option<u64>,
     is_chunked: bool,
+    announces_trailers: bool,
     connection: Connection<'b>,
     upgrade: Option<&'b [u8]>,
 }
@@ -145,9 +152,20 @@ impl<'b> Intake<'b> {
             Meaning::Connection => self.connection.take_answer(field.value),
             Meaning::Upgrade => self.upgrade = Some(field.value),
             Meaning::HopByHop | Meaning::Te => {}
+            Meaning::Trailer => {
+                self.announces_trailers = true;
+                self.kept.push(field);
+            }
             _ => self.kept.push(field),
         }
         Ok(())
+    }
+
+    /// Nothing comes after a body whose length is said before it.
+    fn drop_announced(&mut self) {
+        if self.announces_trailers {
+            self.kept.retain(|field| !field.is_trailer());
+        }
     }
 }
 
@@ -242,6 +260,23 @@ mod tests {
             ),
         ] {
             assert_eq!(parse(head, Asked::Plain), Err(bad), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn what_comes_after_a_body_is_announced_where_it_can_come() {
+        for (framing, is_kept) in [
+            ("Transfer-Encoding: chunked\r\n", true),
+            ("Content-Length: 5\r\n", false),
+            ("", false),
+            (
+                "Transfer-Encoding: chunked\r\nConnection: trailer\r\n",
+                false,
+            ),
+        ] {
+            let head = format!("HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\n{framing}\r\n");
+            let response = parse(&head, Asked::Plain).unwrap();
+            assert_eq!(!response.fields.is_empty(), is_kept, "{framing}");
         }
     }
 

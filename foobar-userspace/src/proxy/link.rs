@@ -18,11 +18,10 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    announce,
     buffers::{Buffer, Buffers},
     sites::SiteBackend,
 };
-use crate::config::ProxyProtocol;
+use crate::{config::ProxyProtocol, http};
 
 /// A connection to a backend.
 #[derive(Debug)]
@@ -130,7 +129,7 @@ impl Stream {
         let mut stream = TcpStream::connect(to.address).await?;
         stream.set_nodelay(true)?;
         if let Some((version, client, local)) = announced {
-            let header = announce::header(version, client, local);
+            let header = http::announce(version, client, local);
             stream.write_all(&header).await?;
         }
         let Some(tls) = &to.tls else {

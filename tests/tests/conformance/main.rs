@@ -20,6 +20,16 @@ fn ran(command: &mut Command) -> Output {
 #[test]
 #[ignore = "slow; `cargo xtask conformance`"]
 fn http2_frames_are_judged_as_the_standard_says() {
+    judged_by("frames.py");
+}
+
+#[test]
+#[ignore = "slow; `cargo xtask conformance`"]
+fn greetings_are_judged_as_the_standard_says() {
+    judged_by("greetings.py");
+}
+
+fn judged_by(script: &str) {
     let estate = Estate::up();
     // Each case is an offence; they shall all be heard.
     estate.rewrite(
@@ -27,7 +37,9 @@ fn http2_frames_are_judged_as_the_standard_says() {
         "jail = \"jail\"\njail-after = 10000\n\n# gRPC",
     );
     estate.foobar(&["reload"]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/frames.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/conformance")
+        .join(script);
     let output = ran(in_namespace("client", PYTHON).arg(script).arg(CA));
     let text = String::from_utf8_lossy(&output.stdout);
     eprintln!("{text}");

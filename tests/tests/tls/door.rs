@@ -43,8 +43,9 @@ fn sessions_are_resumed_over_an_upgrade(estate: &Estate) {
     let session = session.to_str().expect("UTF-8");
     let shake = |version: &str, flag: &str| {
         let command = format!(
-            "(sleep 0.5; printf 'GET /healthz HTTP/1.1\\r\\nHost: www.foobar.com\\r\\nConnection: close\\r\\n\\r\\n'; sleep 0.5) | \
-             openssl s_client -connect 203.0.113.10:443 -servername www.foobar.com -CAfile {CA} -{version} -{flag} {session} 2>&1"
+            "printf 'GET /healthz HTTP/1.1\\r\\nHost: www.foobar.com\\r\\nConnection: close\\r\\n\\r\\n' | \
+             timeout 30 openssl s_client -ign_eof -connect 203.0.113.10:443 -servername www.foobar.com -CAfile {CA} \
+             -{version} -{flag} {session} 2>&1"
         );
         let output = estate
             .lab

@@ -206,17 +206,17 @@ fn backends_drain_and_come_back(estate: &Estate) {
     assert_eq!(servers(), ["web1", "web3"]);
     estate.foobar(&["backend", "enable", "www", "web2:8444"]);
     assert_eq!(servers(), ["web1", "web2", "web3"]);
-    let status = json(&estate.foobar(&["status", "-o", "json"]));
-    let www = status["services"]
-        .as_array()
-        .and_then(|services| services.iter().find(|service| service["name"] == "l7.www"));
-    let backends = www
-        .and_then(|www| www["backends"].as_array())
-        .expect("it is there");
-    assert!(
-        backends.iter().all(|backend| backend["state"] == "up"),
-        "{backends:?}"
-    );
+    estate
+        .lab
+        .wait("all are up", || {
+            let status = json(&estate.foobar(&["status", "-o", "json"]));
+            let mut services = status["services"].as_array().into_iter().flatten();
+            services
+                .find(|service| service["name"] == "l7.www")
+                .and_then(|www| www["backends"].as_array())
+                .is_some_and(|backends| backends.iter().all(|backend| backend["state"] == "up"))
+        })
+        .expect("nothing is wrong with them");
 }
 
 fn certificates_are_listed_renewed_and_refused(estate: &Estate) {

@@ -9,7 +9,6 @@ use super::{CA, configuration, curl, json};
 const WHOAMI: &str = "https://www.foobar.com/whoami";
 /// The end of `[l7.www]`.
 const END: &str = "jail = \"jail\"\n\n# gRPC";
-const CHECK: &str = "check = { http = \"/healthz\", expect = 200, every = \"1s\", timeout = \"1s\", rise = 2, fall = 3 }\njail";
 
 #[test]
 fn real_programs_see_what_the_configuration_says() {
@@ -195,27 +194,18 @@ fn nginx_hears_whose_connection_it_is(estate: &Estate, with: Reconfigure<'_>) {
     fs::write(&configuration, announced).expect("written");
     estate.lab.kill_web("web1").expect("it ran");
     estate.lab.start_web("web1").expect("it starts");
+    let alone = (
+        "{ host = \"web1\", port = 8444 }, { host = \"web2\", port = 8444 }, { host = \"web3\", port = 8444 }",
+        "{ host = \"web1\", port = 8444 }",
+    );
     for version in ["v1", "v2"] {
+        with(&[alone]);
+        comes_to_be(estate, "down");
         let end = format!(
             "jail = \"jail\"\nproxy-protocol = {{ to-backends = \"{version}\" }}\n\n# gRPC"
         );
-        with(&[
-            (END, &end),
-            (
-                "{ host = \"web1\", port = 8444 }, { host = \"web2\", port = 8444 }, { host = \"web3\", port = 8444 }",
-                "{ host = \"web1\", port = 8444 }",
-            ),
-            (
-                CHECK,
-                "check = { tcp = true, every = \"1s\", timeout = \"1s\" }\njail",
-            ),
-        ]);
-        estate
-            .lab
-            .wait("the site answers", || {
-                super::try_curl(estate, WHOAMI, &["-f"]).status.success()
-            })
-            .expect("nginx takes the header");
+        with(&[(END, &end), alone]);
+        comes_to_be(estate, "up");
         let answer = curl(estate, WHOAMI, &["--interface", "198.51.100.30"]);
         let headers = json(&answer)["headers"].clone();
         assert_eq!(headers["x-peer"], headers["x-forwarded-for"], "{version}");
@@ -225,4 +215,18 @@ fn nginx_hears_whose_connection_it_is(estate: &Estate, with: Reconfigure<'_>) {
             "encrypted behind the header"
         );
     }
+}
+
+/// What the `http` check makes of the site's only backend.
+fn comes_to_be(estate: &Estate, state: &str) {
+    estate
+        .lab
+        .wait(&format!("the backend is {state}"), || {
+            let listed = json(&estate.foobar(&["backend", "list", "-o", "json"]));
+            let rows = listed["rows"].as_array().cloned().unwrap_or_default();
+            rows.iter()
+                .filter(|service| service["name"] == "l7.www")
+                .any(|www| www["backends"][0]["state"] == state)
+        })
+        .expect("checked");
 }

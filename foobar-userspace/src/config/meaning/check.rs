@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{read as read_word, whole};
 use crate::config::{
-    Check, Probe,
+    Check, Probe, ProxyProtocol,
     diagnostics::{Problem, Problems},
     tree::Entry,
     words::{Period, UrlPath},
@@ -16,7 +16,12 @@ pub(super) fn read(entry: Entry<'_>, problems: &mut Problems) -> Option<Check> {
 }
 
 /// Of an L7 service: an `http` check goes as its requests go.
-pub(super) fn read_l7(entry: Entry<'_>, encrypted: bool, problems: &mut Problems) -> Option<Check> {
+pub(super) fn read_l7(
+    entry: Entry<'_>,
+    encrypted: bool,
+    announced: Option<ProxyProtocol>,
+    problems: &mut Problems,
+) -> Option<Check> {
     let probe = match entry.at("https") {
         Some(https) => secure(entry, https, encrypted, problems)?,
         None => match probe(entry, problems)? {
@@ -24,7 +29,10 @@ pub(super) fn read_l7(entry: Entry<'_>, encrypted: bool, problems: &mut Problems
             probe => probe,
         },
     };
-    Some(timed(entry, probe, problems))
+    Some(Check {
+        announced,
+        ..timed(entry, probe, problems)
+    })
 }
 
 fn secure(
@@ -72,6 +80,7 @@ fn timed(entry: Entry<'_>, probe: Probe, problems: &mut Problems) -> Check {
         timeout: timeout.unwrap_or(TIMEOUT.min(every)),
         rise: whole(entry, "rise").unwrap_or(2),
         fall: whole(entry, "fall").unwrap_or(3),
+        announced: None,
     }
 }
 

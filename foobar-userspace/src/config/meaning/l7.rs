@@ -76,6 +76,7 @@ fn service(
     let backend_tls = entry
         .at("backend-tls")
         .and_then(|tls| behind::tls(tls, folder, problems));
+    let proxy_protocol_to = behind::proxy_protocol(entry);
     let service = L7Service {
         name: name.text.to_owned(),
         listen: listens(entry, "listen", balancer, problems),
@@ -86,10 +87,10 @@ fn service(
         backends: backends(name, entry, hosts, problems),
         backend_protocol: behind::protocol(entry),
         proxy_protocol_from: front::proxied_by(entry, hosts, problems),
-        proxy_protocol_to: behind::proxy_protocol(entry),
-        check: entry
-            .at("check")
-            .and_then(|written| check::read_l7(written, backend_tls.is_some(), problems)),
+        proxy_protocol_to,
+        check: entry.at("check").and_then(|written| {
+            check::read_l7(written, backend_tls.is_some(), proxy_protocol_to, problems)
+        }),
         balance: behind::balance(entry, problems),
         sticky: behind::sticky(entry, problems),
         shuffle: behind::shuffle(entry, problems),

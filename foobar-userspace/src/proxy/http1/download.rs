@@ -137,6 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Download for Http1Download<'_, S> {
         let answering = Answering {
             version: self.version,
             keeps_alive: true,
+            takes_trailers: false,
         };
         let mut head = Vec::new();
         write_response(answer, answering, &mut head);
@@ -162,6 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Download for Http1Download<'_, S> {
         let answering = Answering {
             version: self.version,
             keeps_alive: self.manner.keeps_alive,
+            takes_trailers: self.is_chunked && self.wants_trailers,
         };
         write_response(answer, answering, &mut self.out);
         extra.write(&mut self.out);

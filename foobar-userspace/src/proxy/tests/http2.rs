@@ -411,7 +411,7 @@ fn a_refused_stream_is_sent_elsewhere_only_while_its_body_is_whole() {
 /// A gRPC-like service: says the path and the body back, and a status in the trailers.
 pub(super) struct Grpc {
     pub(super) address: SocketAddr,
-    heads: Rc<RefCell<Vec<http::request::Parts>>>,
+    pub(super) heads: Rc<RefCell<Vec<http::request::Parts>>>,
 }
 
 impl Grpc {

@@ -8,7 +8,8 @@ use super::{
     run,
 };
 
-const CHUNKED: &str = "POST /x HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\
+const CHUNKED: &str = "POST /x HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\nTrailer: X-Sum\r\n\
+                       Transfer-Encoding: chunked\r\n\
                        Connection: close\r\n\r\n2\r\nab\r\n0\r\n";
 
 /// A request by HTTP/2 of two messages, and fields after them.
@@ -16,6 +17,7 @@ async fn stream(proxy: &Proxy, trailers: &[(&'static str, &str)]) -> Result<Answ
     let sender = http2(proxy).await;
     let request = http::Request::post("https://a.test/Sum/Up")
         .header("te", "trailers")
+        .header("trailer", "x-sum")
         .body(())
         .unwrap();
     let mut ready = sender.ready().await.unwrap();
@@ -102,7 +104,11 @@ fn trailers_that_decide_about_a_message_are_refused_and_its_body_is_never_whole(
 fn an_answer_s_trailers_go_to_who_takes_them() {
     run(async {
         let backend = Backend::new(|_| {
-            Reply::Say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n".into())
+            Reply::Say(
+                "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n"
+                    .into(),
+            )
         })
         .await;
         let proxy = Proxy::new("", &[&backend]).await;
@@ -112,8 +118,63 @@ fn an_answer_s_trailers_go_to_who_takes_them() {
             proxy.send(request.as_bytes()).await
         };
         let answer = ask("TE: trailers\r\n").await;
+        assert!(answer.contains("\r\nTrailer: X-Sum\r\n"), "{answer}");
         assert!(answer.ends_with("0\r\nx-sum: 7\r\n\r\n"), "{answer}");
         let answer = ask("").await;
+        assert!(!answer.contains("Trailer"), "{answer}");
         assert!(answer.ends_with("ok\r\n0\r\n\r\n"), "{answer}");
+    });
+}
+
+#[test]
+fn a_backend_hears_that_trailers_are_taken_and_which_will_come() {
+    run(async {
+        let backend = Backend::new(|_| Reply::ok("x")).await;
+        let proxy = Proxy::new("", &[&backend]).await;
+        proxy.send(format!("{CHUNKED}\r\n").as_bytes()).await;
+        stream(&proxy, &[("x-sum", "7")]).await.unwrap();
+        for head in backend.heads.borrow().iter() {
+            let head = head.to_lowercase();
+            assert!(
+                head.contains("\r\nte: trailers\r\nconnection: te\r\n"),
+                "{head}"
+            );
+            assert!(head.contains("\r\ntrailer: x-sum\r\n"), "{head}");
+        }
+        let grpc = Grpc::new().await;
+        let proxy = before(grpc.address).await;
+        proxy.send(format!("{CHUNKED}\r\n").as_bytes()).await;
+        stream(&proxy, &[("x-sum", "7")]).await.unwrap();
+        let heads = grpc.heads.borrow();
+        assert_eq!(heads.len(), 2);
+        for head in heads.iter() {
+            assert_eq!(head.headers["te"], "trailers");
+            assert_eq!(
+                head.headers["trailer"].as_bytes().to_ascii_lowercase(),
+                b"x-sum"
+            );
+        }
+    });
+}
+
+#[test]
+fn no_trailers_are_asked_for_or_announced_where_none_would_pass() {
+    run(async {
+        let backend = Backend::new(|_| Reply::ok("x")).await;
+        let proxy = Proxy::new("", &[&backend]).await;
+        for request in [
+            "POST / HTTP/1.1\r\nHost: a.test\r\nTrailer: X-Sum\r\nContent-Length: 2\r\nConnection: close\r\n\r\nab",
+            "GET / HTTP/1.0\r\nHost: a.test\r\nTE: trailers\r\n\r\n",
+        ] {
+            let answer = proxy.send(request.as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+        for head in backend.heads.borrow().iter() {
+            let head = head.to_lowercase();
+            assert!(
+                !head.contains("\r\nte:") && !head.contains("\r\ntrailer:"),
+                "{head}"
+            );
+        }
     });
 }

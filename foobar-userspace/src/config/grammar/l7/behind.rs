@@ -35,7 +35,7 @@ pub(super) static PROXY_PROTOCOL: Table = Table {
         key(
             "to-backends",
             Kind::Choice(&[now("v1"), now("v2")]),
-            "Tell it to the backends; connections to them are then not shared among clients.",
+            "Tell it to the backends; connections to them are then not shared among clients. Checks say whose they are too.",
         ),
     ],
     one_of: &[],

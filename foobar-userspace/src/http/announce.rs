@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use crate::config::ProxyProtocol;
 
 /// What goes before everything else on a connection.
-pub(super) fn header(version: ProxyProtocol, client: SocketAddr, local: SocketAddr) -> Vec<u8> {
+#[must_use]
+pub fn announce(version: ProxyProtocol, client: SocketAddr, local: SocketAddr) -> Vec<u8> {
     let (client, local) = same_family(client, local);
     match version {
         ProxyProtocol::V1 => format!(
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     fn said(version: ProxyProtocol, client: &str, local: &str) -> Vec<u8> {
-        header(version, client.parse().unwrap(), local.parse().unwrap())
+        announce(version, client.parse().unwrap(), local.parse().unwrap())
     }
 
     #[test]
