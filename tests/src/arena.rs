@@ -57,6 +57,22 @@ pub struct Trial {
     pub resets: Vec<f64>,
 }
 
+impl Trial {
+    /// Asserts what holds however slow the machine is.
+    ///
+    /// # Panics
+    /// When it does not; a test that says so is not tried again.
+    #[track_caller]
+    pub fn assert_contract(&self) {
+        let kept =
+            self.acked_but_missing == 0 && self.two_writer_instants == 0 && !self.false_failover;
+        assert!(kept, "{BROKEN}: {self:?}");
+    }
+}
+
+/// What a test says then.
+pub const BROKEN: &str = "the contract is broken";
+
 /// What happened before the writer was looked at.
 struct Course {
     fault: u64,

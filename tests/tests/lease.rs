@@ -9,6 +9,7 @@ use std::{
 };
 
 use foobar_lab::{
+    arena::BROKEN,
     databases,
     estate::Estate,
     ledger::{self, Ack, Ledger, Writer},
@@ -68,9 +69,9 @@ fn a_controller_that_hangs_stops_being_served_by_its_packet_path_and_begins_agai
     assert_eq!(
         ledger.acks.iter().find(late),
         None,
-        "nobody is served after the lease"
+        "{BROKEN}: nobody is served after the lease"
     );
-    assert_eq!(ledger.two_writer_instants(), 0);
+    assert_eq!(ledger.two_writer_instants(), 0, "{BROKEN}");
     let cluster = estate.lab.cluster().expect("it answers");
     assert_eq!(
         (cluster.failovers, cluster.writer.as_deref()),
@@ -289,13 +290,13 @@ fn nothing_lost(ledgers: [Ledger; 2]) {
         all.acks.extend(ledger.acks);
     }
     all.acks.sort_by_key(|ack| ack.acked);
-    assert_eq!(all.two_writer_instants(), 0);
+    assert_eq!(all.two_writer_instants(), 0, "{BROKEN}");
     let servers: BTreeSet<u64> = all.acks.iter().map(|ack| ack.server).collect();
     assert!(servers.len() > 1, "writes went on elsewhere: {servers:?}");
     let last = all.acks.last().expect("some").server;
     let primary = SERVERS[usize::try_from(last - 11).expect("11 to 13")];
     let rows = ledger::rows(primary, 0).expect("rows");
-    assert_eq!(all.missing(&rows), [0; 0]);
+    assert_eq!(all.missing(&rows), [0; 0], "{BROKEN}");
 }
 
 const FIRST: &str = "10.0.0.10:3306";
