@@ -1,14 +1,17 @@
-//! A backend that costs next to nothing, so that on few cores the proxy is the bound and not what stands behind it.
+//! A backend that costs next to nothing, so that on few cores the proxy is the bound and not what stands behind it, and
+//! the client that asks through the proxy.
 
 use std::{
     fs::File,
-    io::{self, Write as _},
+    io::{self, BufRead as _, BufReader, Write as _},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
+    process::{Child, ChildStdin, ChildStdout, Stdio},
     sync::Arc,
+    thread,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use rustix::fs::{MemfdFlags, memfd_create, sendfile};
 use rustls::{
@@ -16,12 +19,19 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::{TcpListener, TcpStream},
     runtime::{Builder, Runtime},
+    sync::mpsc,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{
+    peers::pinned,
+    questions::{Answer, Question},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -36,16 +46,44 @@ pub(super) struct Options {
     threads: usize,
 }
 
-/// Serves until it is killed.
+/// What may be asked for.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(super) enum Path {
+    Small,
+    Large,
+}
+
+impl Path {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Small => "/1k",
+            Self::Large => "/64k",
+        }
+    }
+
+    pub(super) const fn body(self) -> &'static [u8] {
+        match self {
+            Self::Small => &[b'k'; 1024],
+            Self::Large => &[b'K'; 65_536],
+        }
+    }
+}
+
+/// Serves until its input ends.
 pub(super) fn run(options: &Options) -> Result<()> {
     let acceptor = acceptor(options)?;
-    let answers = Arc::new(Answers::new()?);
+    let answers = Arc::new(Responses::new()?);
+    let mut questions = questions();
     runtime(options.threads)?.block_on(async {
         let clear = TcpListener::bind(options.clear).await?;
         let encrypted = TcpListener::bind(options.mutual_tls).await?;
         loop {
             let answers = Arc::clone(&answers);
             tokio::select! {
+                question = questions.recv() => match question {
+                    Some(question) => drop(tokio::spawn(say(question))),
+                    None => return Ok(()),
+                },
                 accepted = clear.accept() => {
                     let (stream, _) = accepted?;
                     stream.set_nodelay(true)?;
@@ -63,6 +101,26 @@ pub(super) fn run(options: &Options) -> Result<()> {
             }
         }
     })
+}
+
+/// What comes by the input, a line each.
+fn questions() -> mpsc::UnboundedReceiver<Question> {
+    let (questions, asked) = mpsc::unbounded_channel();
+    thread::spawn(move || {
+        for line in io::stdin().lines() {
+            let question = serde_json::from_str(&line?)?;
+            questions.send(question)?;
+        }
+        anyhow::Ok(())
+    });
+    asked
+}
+
+/// One line; an error is an answer too.
+async fn say(question: Question) {
+    let answer = question.answer().await;
+    let answer = answer.map_err(|error| format!("{error:#}"));
+    println!("{}", serde_json::json!(answer));
 }
 
 fn runtime(threads: usize) -> Result<Runtime> {
@@ -91,13 +149,13 @@ fn acceptor(options: &Options) -> Result<TlsAcceptor> {
 }
 
 /// What a static nginx says, made once.
-struct Answers {
-    small: Answer,
-    large: Answer,
+struct Responses {
+    small: Response,
+    large: Response,
 }
 
 /// In memory, and in a file that the kernel sends without a copy.
-struct Answer {
+struct Response {
     bytes: Vec<u8>,
     file: File,
 }
@@ -105,7 +163,7 @@ struct Answer {
 /// A connection, and how a large answer leaves on it.
 trait Connection {
     async fn read(&mut self, room: &mut [u8]) -> io::Result<usize>;
-    async fn send(&mut self, answer: &Answer) -> io::Result<()>;
+    async fn send(&mut self, answer: &Response) -> io::Result<()>;
 }
 
 struct Clear(TcpStream);
@@ -117,7 +175,7 @@ impl Connection for Clear {
         self.0.read(room).await
     }
 
-    async fn send(&mut self, answer: &Answer) -> io::Result<()> {
+    async fn send(&mut self, answer: &Response) -> io::Result<()> {
         if answer.bytes.len() < WORTH_A_FILE {
             return self.0.write_all(&answer.bytes).await;
         }
@@ -139,16 +197,16 @@ impl Connection for Encrypted {
         self.0.read(room).await
     }
 
-    async fn send(&mut self, answer: &Answer) -> io::Result<()> {
+    async fn send(&mut self, answer: &Response) -> io::Result<()> {
         self.0.write_all(&answer.bytes).await
     }
 }
 
-impl Answers {
+impl Responses {
     fn new() -> Result<Self> {
         Ok(Self {
-            small: Answer::new(&[b'k'; 1024])?,
-            large: Answer::new(&[b'K'; 65_536])?,
+            small: Response::new(Path::Small.body())?,
+            large: Response::new(Path::Large.body())?,
         })
     }
 
@@ -174,7 +232,7 @@ impl Answers {
     }
 }
 
-impl Answer {
+impl Response {
     fn new(body: &[u8]) -> Result<Self> {
         let bytes = whole(body);
         let mut file = File::from(memfd_create("answer", MemfdFlags::CLOEXEC)?);
@@ -193,27 +251,54 @@ fn whole(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-pub(super) fn command(
-    clear: u16,
-    mutual_tls: u16,
-    directory: &Path,
-    threads: usize,
-) -> Result<Vec<String>> {
-    let directory = directory.to_str().context("a directory that is no text")?;
-    Ok([
-        "proxy",
-        "backend",
-        "--clear",
-        &format!("127.0.0.1:{clear}"),
-        "--mutual-tls",
-        &format!("127.0.0.1:{mutual_tls}"),
-        "--directory",
-        directory,
-        "--threads",
-        &threads.to_string(),
-    ]
-    .map(str::to_owned)
-    .to_vec())
+/// The backend as a process that is asked by its input and answers by its output.
+pub(super) struct Backend {
+    process: Child,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Backend {
+    pub(super) fn start(
+        cores: &str,
+        threads: usize,
+        (clear, mutual_tls): (u16, u16),
+        directory: &std::path::Path,
+    ) -> Result<Self> {
+        let mut command = pinned(cores, std::env::current_exe()?.as_os_str());
+        command.args(["proxy", "backend", "--threads", &threads.to_string()]);
+        command.args(["--clear", &format!("127.0.0.1:{clear}")]);
+        command.args(["--mutual-tls", &format!("127.0.0.1:{mutual_tls}")]);
+        command.arg("--directory").arg(directory);
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the backend")?;
+        let questions = process.stdin.take().context("no input")?;
+        let answers = BufReader::new(process.stdout.take().context("no output")?);
+        Ok(Self {
+            process,
+            questions,
+            answers,
+        })
+    }
+
+    pub(super) fn ask(&mut self, question: &Question) -> Result<Answer> {
+        writeln!(self.questions, "{}", serde_json::to_string(question)?)?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        let answer: Result<Answer, String> =
+            serde_json::from_str(&line).context("the backend is gone")?;
+        answer.map_err(|error| anyhow!(error))
+    }
 }
 
 /// Below it a copy is cheaper than the kernel's splice.

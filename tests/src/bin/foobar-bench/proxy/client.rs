@@ -102,7 +102,7 @@ pub(super) fn idle(options: &Idle) -> Result<()> {
     })
 }
 
-async fn connect(connector: &TlsConnector, port: u16) -> Result<TlsStream<TcpStream>> {
+pub(super) async fn connect(connector: &TlsConnector, port: u16) -> Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
     stream.set_nodelay(true)?;
     // No TIME_WAIT: ports would run out.
@@ -133,13 +133,15 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 /// The server is the one under test: checking it would measure the client.
-fn connector(resumes: bool) -> Result<TlsConnector> {
+pub(super) fn connector(resumes: bool) -> Result<TlsConnector> {
     // AES-128 first, as browsers have it; whoever follows the client's order is spared SHA-384.
     let mut config = ClientConfig::builder_with_provider(foobar::proxy::tls::provider())
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Unchecked))
         .with_no_client_auth();
+    // For [`super::caller`], which goes on without rustls.
+    config.enable_secret_extraction = true;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = if resumes {
         Resumption::in_memory_sessions(4)

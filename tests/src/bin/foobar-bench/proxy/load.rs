@@ -1,21 +1,22 @@
-//! What is asked of a proxy: by wrk, h2load, and a client of our own for handshakes and idle connections.
+//! What is asked of a proxy: by wrk, h2load, and clients of our own for large answers, latency, handshakes and idle
+//! connections.
 
 use std::{
-    fs,
     io::{BufRead as _, BufReader},
-    path::Path,
     process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use super::peers::pinned;
+use super::{
+    backend::Path,
+    peers::{Bench, pinned},
+    questions::{Pace, Question},
+};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Protocol {
     Http1,
-    /// With large answers: wrk takes them in pieces of 8 KB, and on two cores would be the bound.
-    Http1Large,
     Http2,
 }
 
@@ -28,13 +29,36 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Requests a second, and how many there were.
-    pub(super) fn rate(&self, protocol: Protocol, path: &str) -> Result<(f64, u64)> {
-        let url = format!("https://127.0.0.1:{}{path}", self.port);
+    /// Requests for 1 KB a second, and how many there were.
+    pub(super) fn rate(&self, protocol: Protocol) -> Result<(f64, u64)> {
+        let url = format!("https://127.0.0.1:{}{}", self.port, Path::Small.name());
         match protocol {
             Protocol::Http1 => self.wrk(&url),
-            Protocol::Http1Large => self.h2load(&["--h1", "-m1"], &url),
-            Protocol::Http2 => self.h2load(&["-m10"], &url),
+            Protocol::Http2 => self.h2load(&url),
+        }
+    }
+
+    /// The same of what our own client asks for, as often as the proxy answers.
+    pub(super) fn own_rate(&self, bench: &mut Bench, path: Path) -> Result<(f64, u64)> {
+        let answer = bench.ask(&self.question(path, Pace::Full))?;
+        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+        Ok((
+            answer.requests as f64 / answer.seconds,
+            answer.requests_in_all,
+        ))
+    }
+
+    /// Microseconds that 99 % of the requests do not exceed, at `rate` requests a second.
+    pub(super) fn p99(&self, bench: &mut Bench, path: Path, rate: f64) -> Result<f64> {
+        Ok(bench.ask(&self.question(path, Pace::Even(rate)))?.p99_us)
+    }
+
+    const fn question(&self, path: Path, pace: Pace) -> Question {
+        Question {
+            port: self.port,
+            path,
+            pace,
+            seconds: self.seconds,
         }
     }
 
@@ -50,16 +74,16 @@ impl Load {
         Ok((field(&text, "Requests/sec:", Side::After)?, whole(count)))
     }
 
-    fn h2load(&self, how: &[&str], url: &str) -> Result<(f64, u64)> {
+    fn h2load(&self, url: &str) -> Result<(f64, u64)> {
         let mut command = pinned(&self.cores, "h2load");
         command.args([
             "-t1",
             "-c50",
+            "-m10",
             "--warm-up-time=0",
             "-D",
             &self.seconds.to_string(),
         ]);
-        command.args(how);
         command.args(["-H", ":authority: www.foobar.com", url]);
         let text = output(&mut command)?;
         let failed = field(&text, " failed,", Side::Before)?;
@@ -69,35 +93,6 @@ impl Load {
             bail!("h2load met errors:\n{text}");
         }
         Ok((rate, whole(count)))
-    }
-
-    /// Microseconds that 99 % of the requests do not exceed, at `rate` requests a second.
-    pub(super) fn p99(&self, rate: f64, path: &str, directory: &Path) -> Result<f64> {
-        let url = format!("https://127.0.0.1:{}{path}", self.port);
-        let log = directory.join("requests.log");
-        let each = (rate / 50.0).max(1.0);
-        let mut command = pinned(&self.cores, "h2load");
-        command.args(["--h1", "-t1", "-c50", "-D", &self.seconds.to_string()]);
-        command.args([
-            &format!("--rps={each:.0}"),
-            "-H",
-            ":authority: www.foobar.com",
-        ]);
-        command
-            .arg(format!("--log-file={}", log.display()))
-            .arg(&url);
-        let text = output(&mut command)?;
-        let requests = fs::read_to_string(&log).context("h2load wrote no log")?;
-        fs::remove_file(&log)?;
-        let mut times: Vec<f64> = requests
-            .lines()
-            .filter_map(|line| line.split_whitespace().nth(2)?.parse().ok())
-            .collect();
-        if times.is_empty() {
-            bail!("h2load met errors:\n{text}");
-        }
-        times.sort_by(f64::total_cmp);
-        Ok(times[times.len() * 99 / 100])
     }
 
     /// Handshakes a second, and how many there were.
@@ -125,7 +120,7 @@ pub(super) fn warm_up(cores: &str, port: u16) -> Result<()> {
         seconds: 1,
         port,
     };
-    load.rate(Protocol::Http1, "/1k").map(drop)
+    load.rate(Protocol::Http1).map(drop)
 }
 
 /// Connections that had one answer and are idle as long as this lives.

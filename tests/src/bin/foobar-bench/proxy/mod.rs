@@ -1,9 +1,11 @@
 //! `cargo xtask bench proxy`: foobar, nginx and HAProxy side by side, each pinned to one core.
 
 mod backend;
+mod caller;
 mod client;
 mod load;
 mod peers;
+mod questions;
 mod serve;
 
 use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, thread};
@@ -13,6 +15,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use self::{
+    backend::Path,
     load::{Load, Protocol},
     peers::{Behind, Bench, Peer},
 };
@@ -71,9 +74,12 @@ struct Case {
 
 #[derive(Clone, Copy, Debug)]
 enum Measure {
-    Rate(Protocol, &'static str),
+    /// Of 1 KB, by the clients that everybody knows.
+    Rate(Protocol),
+    /// Of 64 KB, by a client that does not bound it.
+    LargeRate,
     /// At half of the slowest one's rate in the case of this name.
-    P99(&'static str, &'static str),
+    P99(&'static str, Path),
     Handshakes {
         resumed: bool,
     },
@@ -84,18 +90,14 @@ const CASES: &[Case] = &[
     case(
         "h1-requests-per-s",
         Behind::Clear,
-        Measure::Rate(Protocol::Http1, "/1k"),
+        Measure::Rate(Protocol::Http1),
     ),
     case(
         "h2-requests-per-s",
         Behind::Clear,
-        Measure::Rate(Protocol::Http2, "/1k"),
+        Measure::Rate(Protocol::Http2),
     ),
-    case(
-        "h1-64k-requests-per-s",
-        Behind::Clear,
-        Measure::Rate(Protocol::Http1Large, "/64k"),
-    ),
+    case("h1-64k-requests-per-s", Behind::Clear, Measure::LargeRate),
     case(
         "full-handshakes-per-s",
         Behind::Clear,
@@ -109,32 +111,32 @@ const CASES: &[Case] = &[
     case(
         "h1-mtls-requests-per-s",
         Behind::MutualTls,
-        Measure::Rate(Protocol::Http1, "/1k"),
+        Measure::Rate(Protocol::Http1),
     ),
     case(
         "h1-64k-mtls-requests-per-s",
         Behind::MutualTls,
-        Measure::Rate(Protocol::Http1Large, "/64k"),
+        Measure::LargeRate,
     ),
     case(
         "h1-p99-us",
         Behind::Clear,
-        Measure::P99("h1-requests-per-s", "/1k"),
+        Measure::P99("h1-requests-per-s", Path::Small),
     ),
     case(
         "h1-64k-p99-us",
         Behind::Clear,
-        Measure::P99("h1-64k-requests-per-s", "/64k"),
+        Measure::P99("h1-64k-requests-per-s", Path::Large),
     ),
     case(
         "h1-mtls-p99-us",
         Behind::MutualTls,
-        Measure::P99("h1-mtls-requests-per-s", "/1k"),
+        Measure::P99("h1-mtls-requests-per-s", Path::Small),
     ),
     case(
         "h1-64k-mtls-p99-us",
         Behind::MutualTls,
-        Measure::P99("h1-64k-mtls-requests-per-s", "/64k"),
+        Measure::P99("h1-64k-mtls-requests-per-s", Path::Large),
     ),
     case("idle-kb-per-connection", Behind::Clear, Measure::Idle),
 ];
@@ -239,11 +241,12 @@ fn one(
     };
     let before = target.cpu_time()?;
     let (value, count) = match case.measure {
-        Measure::Rate(protocol, path) => load.rate(protocol, path)?,
+        Measure::Rate(protocol) => load.rate(protocol)?,
+        Measure::LargeRate => load.own_rate(bench, Path::Large)?,
         Measure::Handshakes { resumed } => load.handshakes(resumed)?,
         Measure::P99(of, path) => {
             let rate = slowest(rows, of).with_context(|| format!("{of} was not measured"))? / 2.0;
-            (load.p99(rate, path, bench.directory())?, 0)
+            (load.p99(bench, path, rate)?, 0)
         }
         Measure::Idle => bail!("measured above"),
     };

@@ -14,7 +14,11 @@ use anyhow::{Context as _, Result, bail};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use super::{backend, load};
+use super::{
+    backend::Backend,
+    load,
+    questions::{Answer, Question},
+};
 
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) enum Peer {
@@ -46,7 +50,7 @@ impl Peer {
 pub(super) struct Bench {
     directory: PathBuf,
     client_cores: String,
-    backend: Process,
+    backend: Backend,
     backend_port: u16,
     backend_tls_port: u16,
     proxies: HashMap<(Peer, Behind), (Process, u16)>,
@@ -100,15 +104,8 @@ impl Bench {
         };
         let (backend_port, backend_tls_port) = (free_port()?, free_port()?);
         let threads = (cores - 1).min(2);
-        let program = std::env::current_exe()?;
-        let mut command = pinned(&client_cores, program.as_os_str());
-        command.args(backend::command(
-            backend_port,
-            backend_tls_port,
-            directory,
-            threads,
-        )?);
-        let backend = start(&mut command, directory, "backend")?;
+        let ports = (backend_port, backend_tls_port);
+        let backend = Backend::start(&client_cores, threads, ports, directory)?;
         let bench = Self {
             directory: directory.to_owned(),
             client_cores,
@@ -117,7 +114,7 @@ impl Bench {
             backend_tls_port,
             proxies: HashMap::new(),
         };
-        wait_for(backend_port, &bench.backend)?;
+        wait_for(backend_port).context("no backend")?;
         Ok(bench)
     }
 
@@ -125,8 +122,8 @@ impl Bench {
         self.client_cores.clone()
     }
 
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
+    pub(super) fn ask(&mut self, question: &Question) -> Result<Answer> {
+        self.backend.ask(question)
     }
 
     pub(super) fn target(&mut self, peer: Peer, behind: Behind) -> Result<Target> {
@@ -190,7 +187,7 @@ impl Bench {
                 start(&mut command, directory, &name)?
             }
         };
-        wait_for(port, &process).with_context(|| {
+        wait_for(port).with_context(|| {
             let log = fs::read_to_string(directory.join(format!("{name}.log")));
             format!("{name} did not start: {}", log.unwrap_or_default())
         })?;
@@ -250,11 +247,11 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn wait_for(port: u16, process: &Process) -> Result<()> {
+fn wait_for(port: u16) -> Result<()> {
     let begun = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         if begun.elapsed() > Duration::from_secs(10) {
-            bail!("nobody listens on port {port} (pid {})", process.0.id());
+            bail!("nobody listens on port {port}");
         }
         thread::sleep(Duration::from_millis(20));
     }
