@@ -66,7 +66,7 @@ fn connections_reach_all_servers_and_survive_the_controller() {
     let web = snapshot
         .rules
         .iter()
-        .find(|rule| rule.rule == "web")
+        .find(|rule| &*rule.rule == "web")
         .expect("counted");
     assert!(web.count.packets > 400, "{web:?}");
 }
@@ -315,7 +315,7 @@ fn who_is_put_into_a_set_is_cut_off_until_taken_out() {
     let jailed = snapshot
         .rules
         .iter()
-        .find(|rule| rule.rule == "jailed")
+        .find(|rule| &*rule.rule == "jailed")
         .expect("counted");
     assert!(jailed.count.packets >= 6, "{jailed:?}");
 }

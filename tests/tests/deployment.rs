@@ -574,10 +574,7 @@ fn every_table_takes_and_gives_back_what_it_is_for() {
     let snapshot =
         foobar::snapshot::of_pins(&lab.node, Maps::Counted).expect("readable without a controller");
     assert_eq!(
-        (
-            snapshot.rules[0].policy.as_str(),
-            snapshot.rules[0].rule.as_str()
-        ),
+        (&*snapshot.rules[0].policy, &*snapshot.rules[0].rule),
         ("edge", "web")
     );
     assert_eq!(snapshot.interfaces[0].device, "eth0");

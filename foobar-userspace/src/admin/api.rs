@@ -1,10 +1,10 @@
 //! Questions and answers of the administration socket; the JSON is an API.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use super::connections::{ConnectionCount, ConnectionKind, ConnectionLine, Connections};
 pub use crate::{
@@ -357,32 +357,49 @@ pub struct CountRate {
     pub bytes: f64,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct RuleCounters {
     /// Ten thousand names are not copied each second.
-    #[serde(with = "shared")]
+    #[serde(serialize_with = "shared")]
     #[schemars(with = "String")]
     pub policy: Arc<str>,
-    #[serde(with = "shared")]
+    #[serde(serialize_with = "shared")]
     #[schemars(with = "String")]
     pub rule: Arc<str>,
     #[serde(flatten)]
     pub count: Count,
 }
 
-/// Text that many share, written and read as any.
-mod shared {
-    use std::sync::Arc;
+fn shared<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
 
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(text)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
-        String::deserialize(deserializer).map(Arc::from)
+/// Not derived: what is flattened passes through a tree of values, which for ten thousand rules is most of the work.
+impl<'de> Deserialize<'de> for RuleCounters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct Flat<'a> {
+            #[serde(borrow)]
+            policy: Cow<'a, str>,
+            #[serde(borrow)]
+            rule: Cow<'a, str>,
+            packets: u64,
+            bytes: u64,
+            #[serde(default)]
+            per_second: Option<CountRate>,
+        }
+        let flat = Flat::deserialize(deserializer)?;
+        Ok(Self {
+            policy: flat.policy.into(),
+            rule: flat.rule.into(),
+            count: Count {
+                packets: flat.packets,
+                bytes: flat.bytes,
+                per_second: flat.per_second,
+            },
+        })
     }
 }
 
@@ -590,4 +607,35 @@ pub struct Explanation {
     pub rewritten: Option<String>,
     pub program_id: u32,
     pub nanoseconds: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_a_rule_are_read_as_they_are_written() {
+        let rates = [
+            None,
+            Some(CountRate {
+                packets: 0.5,
+                bytes: 32.0,
+            }),
+        ];
+        for per_second in rates {
+            let written = RuleCounters {
+                policy: "edge".into(),
+                rule: "a \"quoted\" one".into(),
+                count: Count {
+                    packets: 7,
+                    bytes: 448,
+                    per_second,
+                },
+            };
+            let text = serde_json::to_string(&written).expect("JSON");
+            let read: RuleCounters = serde_json::from_str(&text).expect("the same");
+            assert_eq!((read.policy, read.rule), (written.policy, written.rule));
+            assert_eq!(read.count, written.count);
+        }
+    }
 }

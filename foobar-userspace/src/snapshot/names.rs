@@ -57,7 +57,7 @@ impl Names {
             let labels = labels.iter().filter(move |(key, _)| key.kind == kind);
             labels.map(|(key, label)| (key.id, label.as_str()))
         };
-        let end = |kind| of(kind).last().map_or(0, |(id, _)| id + 1);
+        let end = |kind| of(kind).next_back().map_or(0, |(id, _)| id + 1);
         let owned = |(id, label): (u32, &str)| (id, label.to_owned());
         let backends: Vec<(u32, BackendName)> = of(LabelKey::BACKEND)
             .filter_map(|(id, label)| Some((id, BackendName::parse(label)?)))
