@@ -266,6 +266,7 @@ impl Drop for Node {
     }
 }
 
+/// A hundred backends are looked at, not checked: each second's connections to all of them cost as much as its snapshot.
 fn config(files: &Path) -> String {
     let mut rules = String::new();
     for number in 0..RULES {
@@ -289,7 +290,7 @@ fn config(files: &Path) -> String {
     format!(
         "version = 1\n[hosts]\n{NODE} = {{ public = \"192.0.2.1\" }}\nwatched = {{ private = \"{WATCHED}\" }}\n{hosts}[nodes]\n{NODE} = {{ wan = {{ dev = \"{DEVICE}\", ingress = \"edge\" }} }}\n\
          [firewall]\nedge = {{ policy = \"allow\", rules = [\n{rules}] }}\n\
-         [l4.plain]\non = \"{NODE}\"\nvip = [\"public:8080\"]\nbackends = [{1}]\n\
+         [l4.plain]\non = \"{NODE}\"\nvip = [\"public:8080\"]\nbackends = [{1}]\ncheck = {{ tcp = true, every = \"1m\" }}\n\
          [l4.watched]\non = \"{NODE}\"\nvip = [\"public:8081\"]\nbackends = [{{ host = \"watched\", port = 80 }}]\n\
          check = {{ tcp = true, every = \"100ms\", timeout = \"100ms\", rise = 1, fall = 1 }}\n\
          [[alert]]\nname = \"lost\"\nmetric = \"backends-down\"\nof = \"l4.watched\"\nabove = 0\nnotify = \"ops\"\n\
