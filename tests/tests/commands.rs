@@ -14,6 +14,7 @@ fn every_command_answers_people_and_scripts() {
     let estate = Estate::up();
     answers_are_enveloped(&estate);
     statistics_narrow_stream_and_do_without_a_controller(&estate);
+    a_rule_that_a_reload_renames_has_one_name_everywhere(&estate);
     the_doctor_finds_nothing_and_then_what_is_wrong(&estate);
     a_closed_pipe_is_no_error(&estate);
     exit_statuses_are_as_documented(&estate);
@@ -71,6 +72,28 @@ fn statistics_narrow_stream_and_do_without_a_controller(estate: &Estate) {
         let last = json(&lines[2]);
         let rate = &last["services"][0]["per-second"]["qps"];
         assert!(rate.is_number(), "{source:?} tells rates: {last}");
+    }
+}
+
+/// The controller remembers names between snapshots, the maps hold them.
+fn a_rule_that_a_reload_renames_has_one_name_everywhere(estate: &Estate) {
+    let names = |more: &[&str]| -> Vec<String> {
+        let command = [&["stats", "rules", "-o", "json"], more].concat();
+        let counted = json(&estate.foobar(&command));
+        let rules = counted["rules"].as_array().expect("rules");
+        rules
+            .iter()
+            .map(|rule| format!("{}/{}", rule["policy"], rule["rule"]).replace('"', ""))
+            .collect()
+    };
+    let (old, new) = ("name = \"ping\"", "name = \"echo\"");
+    for (from, to, expected) in [(old, new, "edge/echo"), (new, old, "edge/ping")] {
+        estate.rewrite(from, to);
+        estate.foobar(&["reload"]);
+        // A snapshot is shared for a moment.
+        let is_told = || names(&[]).iter().any(|name| name == expected);
+        estate.lab.wait("the new name", is_told).expect("renamed");
+        assert_eq!(names(&[]), names(&["--from-maps"]));
     }
 }
 

@@ -782,7 +782,7 @@ fn drops_are_told_one_by_one_while_somebody_follows() {
         (told.len() >= 3).then_some(())
     });
     let interrupted = Command::new("kill")
-        .args(["-INT", &following.id().to_string()])
+        .args(["-TERM", &following.id().to_string()])
         .status();
     assert!(interrupted.expect("kill").success());
     following.wait().expect("an end");
