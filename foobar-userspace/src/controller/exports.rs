@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    mem,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -240,6 +241,7 @@ impl Exporter {
         let mut gathered: Vec<Line> = Vec::new();
         // At most one: a collector that does not answer must not keep what goes on from being gathered.
         let mut under_way: JoinSet<Outcome> = JoinSet::new();
+        let mut untold = false;
         loop {
             tokio::select! {
                 _ = fill.tick() => {
@@ -266,10 +268,20 @@ impl Exporter {
                         why: failure.to_string(),
                     }));
                     self.send(&mut under_way);
+                    if under_way.is_empty() && mem::take(&mut untold) {
+                        self.report();
+                    }
                 }
                 _ = send.tick() => {
+                    if mem::take(&mut untold) {
+                        self.report();
+                    }
                     self.send(&mut under_way);
-                    self.report();
+                    // What is taken at once has not waited.
+                    untold = !under_way.is_empty();
+                    if !untold {
+                        self.report();
+                    }
                 }
             }
         }
