@@ -266,7 +266,7 @@ impl Drop for Node {
     }
 }
 
-/// A hundred backends are looked at, not checked: each second's connections to all of them cost as much as its snapshot.
+/// A hundred backends are looked at, not checked: connections to all of them are no part of a snapshot.
 fn config(files: &Path) -> String {
     let mut rules = String::new();
     for number in 0..RULES {
