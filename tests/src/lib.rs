@@ -48,7 +48,7 @@ pub const STATE: &str = "/run/foobar-lab";
 /// The servers, each with a database.
 pub const SERVERS: [&str; 3] = ["web1", "web2", "web3"];
 /// How long servers may take to answer, and the product to find them healthy.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -781,10 +781,10 @@ fn drops_are_told_one_by_one_while_somebody_follows() {
         );
         (told.len() >= 3).then_some(())
     });
-    let interrupted = Command::new("kill")
+    let ended = Command::new("kill")
         .args(["-TERM", &following.id().to_string()])
         .status();
-    assert!(interrupted.expect("kill").success());
+    assert!(ended.expect("kill").success());
     following.wait().expect("an end");
     assert_eq!(told[0]["reason"], "policy");
     assert_eq!(told[0]["interface"], "wan");

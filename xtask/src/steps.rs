@@ -66,10 +66,10 @@ impl Transcript {
         if self.status.success() {
             judge(&self.text)
         } else {
-            // A count of what failed says more than a status.
-            Err(judge(&self.text)
-                .err()
-                .unwrap_or_else(|| self.status.to_string()))
+            Err(match judge(&self.text) {
+                Err(reason) => format!("{reason}, {}", self.status),
+                Ok(_) => self.status.to_string(),
+            })
         }
     }
 

@@ -1,10 +1,10 @@
 //! Questions and answers of the administration socket; the JSON is an API.
 
-use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 pub use super::connections::{ConnectionCount, ConnectionKind, ConnectionLine, Connections};
 pub use crate::{
@@ -357,50 +357,14 @@ pub struct CountRate {
     pub bytes: f64,
 }
 
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct RuleCounters {
-    /// Ten thousand names are not copied each second.
-    #[serde(serialize_with = "shared")]
-    #[schemars(with = "String")]
+    // Shared: ten thousand names are not copied each second.
     pub policy: Arc<str>,
-    #[serde(serialize_with = "shared")]
-    #[schemars(with = "String")]
     pub rule: Arc<str>,
     #[serde(flatten)]
     pub count: Count,
-}
-
-fn shared<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(text)
-}
-
-/// Not derived: what is flattened passes through a tree of values, which for ten thousand rules is most of the work.
-impl<'de> Deserialize<'de> for RuleCounters {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "kebab-case")]
-        struct Flat<'a> {
-            #[serde(borrow)]
-            policy: Cow<'a, str>,
-            #[serde(borrow)]
-            rule: Cow<'a, str>,
-            packets: u64,
-            bytes: u64,
-            #[serde(default)]
-            per_second: Option<CountRate>,
-        }
-        let flat = Flat::deserialize(deserializer)?;
-        Ok(Self {
-            policy: flat.policy.into(),
-            rule: flat.rule.into(),
-            count: Count {
-                packets: flat.packets,
-                bytes: flat.bytes,
-                per_second: flat.per_second,
-            },
-        })
-    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -268,21 +268,18 @@ impl Exporter {
                         why: failure.to_string(),
                     }));
                     self.send(&mut under_way);
-                    if under_way.is_empty() && mem::take(&mut untold) {
-                        self.report();
-                    }
                 }
                 _ = send.tick() => {
-                    if mem::take(&mut untold) {
+                    // What was sent a second ago is still under way: it waits.
+                    if mem::replace(&mut untold, true) {
                         self.report();
                     }
                     self.send(&mut under_way);
-                    // What is taken at once has not waited.
-                    untold = !under_way.is_empty();
-                    if !untold {
-                        self.report();
-                    }
                 }
+            }
+            if untold && under_way.is_empty() {
+                untold = false;
+                self.report();
             }
         }
     }

@@ -99,13 +99,16 @@ test c ... ok
 test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s
 ";
 
-    #[test]
-    fn a_test_that_failed_is_tried_again_in_its_target() {
-        let expected = Suspects {
+    fn suspects() -> Suspects {
+        Suspects {
             target: "estate".to_owned(),
             names: vec!["b".to_owned()],
-        };
-        assert_eq!(of(OUTPUT), Some(vec![expected]));
+        }
+    }
+
+    #[test]
+    fn a_test_that_failed_is_tried_again_in_its_target() {
+        assert_eq!(of(OUTPUT), Some(vec![suspects()]));
     }
 
     #[test]
@@ -137,10 +140,6 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
 
     #[test]
     fn a_second_try_that_ran_nothing_has_failed() {
-        let suspects = Suspects {
-            target: "estate".to_owned(),
-            names: vec!["b".to_owned()],
-        };
-        assert!(suspects.judge(&Tally::default()).is_err());
+        assert!(suspects().judge(&Tally::default()).is_err());
     }
 }

@@ -264,58 +264,14 @@ const ERRANT_AFTER: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mysql::{
-        cluster::{Fallback, Mode, OnWriteStall, RejoinWish},
-        lag::LagLimits,
-        observation::{Make, SemiSync},
-    };
+    use crate::mysql::cluster::{Mode, tests};
 
-    fn limits() -> Limits {
-        Limits {
-            mode: Mode::Promote,
-            every: Duration::from_millis(100),
-            fall: 3,
-            heartbeat: Duration::from_millis(300),
-            lag: LagLimits {
-                soft: Duration::from_secs(1),
-                hard: Duration::from_secs(10),
-            },
-            fallback: Fallback::LeastLagged,
-            on_write_stall: OnWriteStall::Alarm,
-            rejoin: RejoinWish::Automatic,
-            cool_down: Duration::from_secs(60),
-            lease: None,
-            balancers: 1,
-            own: Vec::new(),
-            who: "test".to_owned(),
-        }
-    }
-
-    fn picture(started: u64, beat: Option<u64>, source: Option<&str>) -> Observation {
-        let none = || GtidSet::Mariadb(Default::default());
+    fn picture(started: u64, beat: Option<u64>, source: Option<u32>) -> Observation {
         Observation::Answered(Box::new(Picture {
-            server: ServerId("2".to_owned()),
-            make: Make::Mariadb,
-            version: String::new(),
             read_only: true,
-            super_read_only: false,
-            offline: false,
-            replication: source.map(|source| Replication {
-                source: Some(ServerId(source.to_owned())),
-                receiving: true,
-                applying: true,
-                pulse: 1,
-                behind: None,
-                received: none(),
-                error: None,
-            }),
-            executed: none(),
-            term: None,
-            beat,
             started,
-            semi_sync: SemiSync::default(),
-            group: None,
-            galera: None,
+            beat,
+            ..tests::picture(2, source, 0, 1)
         }))
     }
 
@@ -328,7 +284,7 @@ mod tests {
             begun: now.instant,
             took: Duration::ZERO,
         };
-        member.observe(observation, look, &limits(), None, now);
+        member.observe(observation, look, &tests::limits(Mode::Promote), None, now);
     }
 
     #[test]
@@ -341,19 +297,19 @@ mod tests {
             (10, Some(10), true),
             (10, Some(11), false),
         ] {
-            seen(&mut member, picture(started, beat, Some("1")), 20);
+            seen(&mut member, picture(started, beat, Some(1)), 20);
             assert_eq!(member.has_forgotten(), forgotten, "{started} {beat:?}");
         }
         seen(&mut member, Observation::Failed(Failure::TimedOut), 30);
-        seen(&mut member, picture(10, Some(11), Some("1")), 31);
+        seen(&mut member, picture(10, Some(11), Some(1)), 31);
         assert!(!member.has_forgotten(), "silence is no restart");
         seen(&mut member, Observation::Failed(Failure::Refused), 40);
-        seen(&mut member, picture(10, Some(11), Some("1")), 41);
+        seen(&mut member, picture(10, Some(11), Some(1)), 41);
         assert!(
             member.has_forgotten(),
             "nobody was there, whatever its clock says"
         );
-        seen(&mut member, picture(10, Some(41), Some("1")), 42);
+        seen(&mut member, picture(10, Some(41), Some(1)), 42);
         assert!(!member.has_forgotten());
     }
 
@@ -364,7 +320,7 @@ mod tests {
             (10, Some(9), None, true),
             (10, Some(11), None, false),
             (10, None, None, false),
-            (10, Some(9), Some("3"), false),
+            (10, Some(9), Some(3), false),
         ] {
             seen(&mut member, picture(started, beat, source), 20);
             assert_eq!(

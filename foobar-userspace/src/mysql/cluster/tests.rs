@@ -8,8 +8,8 @@ use crate::mysql::{
     observation::{Failure, GaleraView, Make, Picture, Replication, SemiSync},
 };
 
-fn cluster(mode: Mode) -> Cluster {
-    let limits = Limits {
+pub(super) fn limits(mode: Mode) -> Limits {
+    Limits {
         mode,
         every: Duration::from_millis(100),
         fall: 3,
@@ -26,12 +26,15 @@ fn cluster(mode: Mode) -> Cluster {
         balancers: 1,
         own: Vec::new(),
         who: "test".to_owned(),
-    };
-    let names = (1..=3).map(|id| (format!("web{id}"), 3306)).collect();
-    Cluster::new(limits, names, Memory::default())
+    }
 }
 
-fn picture(id: u32, source: Option<u32>, behind: u64, pulse: u64) -> Picture {
+fn cluster(mode: Mode) -> Cluster {
+    let names = (1..=3).map(|id| (format!("web{id}"), 3306)).collect();
+    Cluster::new(limits(mode), names, Memory::default())
+}
+
+pub(super) fn picture(id: u32, source: Option<u32>, behind: u64, pulse: u64) -> Picture {
     Picture {
         server: ServerId(id.to_string()),
         make: Make::Mariadb,
