@@ -6,6 +6,7 @@ mod hand;
 mod mariadb;
 mod mysql;
 mod probe;
+mod standing;
 mod survey;
 mod talk;
 mod watch;
@@ -14,5 +15,5 @@ pub use self::{
     hand::{Hand, Heard, Peer, Stage},
     probe::{Beat, now, probe},
     talk::{Endpoint, Talk},
-    watch::{Seen, listen, watch},
+    watch::{Rhythm, Seen, listen, watch},
 };

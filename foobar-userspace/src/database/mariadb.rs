@@ -11,7 +11,7 @@ use tokio::time::{self, Instant};
 use super::{
     Talk,
     hand::Stage,
-    now,
+    standing::Standing,
     survey::{Questions, survey_of},
     talk::{is_on, named, quoted, seconds_until, text},
 };
@@ -21,25 +21,38 @@ use crate::mysql::{
     task::{Position, Task},
 };
 
-pub async fn picture(talk: &mut Talk, node: &str, until: Instant) -> Result<Picture, Failure> {
-    let questions = [VARIABLES, STATUS, CHANNELS, &own_rows(node)];
-    let [rows, status, channels, own] = talk.answers(questions, until).await?;
+pub async fn picture(
+    talk: &mut Talk,
+    standing: &mut Standing,
+    node: &str,
+    until: Instant,
+) -> Result<Picture, Failure> {
+    let questions = [VARIABLES, CHANNELS, &own_rows(node)];
+    let [rows, channels, own] = talk.answers(questions, until).await?;
     let row = rows
         .first()
         .ok_or_else(|| Failure::Ours("no variables".to_owned()))?;
-    let status = |name: &str| {
-        let row = status
-            .iter()
-            .find(|row| text(row, 0).eq_ignore_ascii_case(name));
-        row.map(|row| text(row, 1)).unwrap_or_default()
-    };
+    let (is_galera, armed) = (is_on(&text(row, 6)), is_on(&text(row, 4)));
+    // A component falls apart while nobody's role changes.
+    if is_galera {
+        standing.forget();
+    }
+    let role = [
+        is_on(&text(row, 2)),
+        armed,
+        is_on(&text(row, 5)),
+        channels.is_empty(),
+    ];
+    let status = standing.of(role, talk, STATUS, until).await?;
+    let in_effect = is_on(status.value("rpl_semi_sync_master_status"));
+    let count = |name: &str| status.value(name).parse().unwrap_or(0);
     let executed = set(&text(row, 3))?;
     let replication = match channels.first() {
         Some(channel) => Some(replication(channel, &executed)?),
         None => None,
     };
     let (term, beat) = term_and_beat(&own);
-    Ok(Picture {
+    let picture = Picture {
         server: ServerId(text(row, 0)),
         make: Make::Mariadb,
         version: text(row, 1),
@@ -49,23 +62,28 @@ pub async fn picture(talk: &mut Talk, node: &str, until: Instant) -> Result<Pict
         replication,
         term,
         beat,
-        started: started(&status("uptime"))?,
+        started: status.started,
         semi_sync: SemiSync {
-            armed: is_on(&text(row, 4)),
-            in_effect: is_on(&status("rpl_semi_sync_master_status")),
-            replicas: status("rpl_semi_sync_master_clients").parse().unwrap_or(0),
+            armed,
+            in_effect,
+            replicas: count("rpl_semi_sync_master_clients"),
             acknowledges: is_on(&text(row, 5)),
         },
         group: None,
-        galera: is_on(&text(row, 6)).then(|| GaleraView {
-            primary_component: status("wsrep_cluster_status") == "Primary",
-            state: status("wsrep_local_state").parse().unwrap_or(0),
-            ready: is_on(&status("wsrep_ready")),
-            cluster: status("wsrep_cluster_state_uuid"),
-            size: status("wsrep_cluster_size").parse().unwrap_or(0),
+        galera: is_galera.then(|| GaleraView {
+            primary_component: status.value("wsrep_cluster_status") == "Primary",
+            state: status.value("wsrep_local_state").parse().unwrap_or(0),
+            ready: is_on(status.value("wsrep_ready")),
+            cluster: status.value("wsrep_cluster_state_uuid").to_owned(),
+            size: count("wsrep_cluster_size"),
         }),
         executed,
-    })
+    };
+    // Replicas come in a moment; that they are there must not be known a second later.
+    if in_effect != armed {
+        standing.forget();
+    }
+    Ok(picture)
 }
 
 fn replication(row: &Row, executed: &GtidSet) -> Result<Replication, Failure> {
@@ -120,15 +138,12 @@ pub fn term_and_beat(rows: &[Row]) -> (Option<Term>, Option<u64>) {
     (term, text(row, 3).parse().ok())
 }
 
-/// When a server started at the latest that says for how many seconds it has run: it reckons in whole ones.
-pub fn started(uptime: &str) -> Result<u64, Failure> {
-    let seconds: u64 = uptime
-        .parse()
-        .map_err(|_| Failure::Ours(format!("an uptime of `{uptime}`")))?;
-    Ok(now().saturating_sub(seconds.saturating_sub(1).saturating_mul(1_000_000)))
-}
-
-pub async fn survey(talk: &mut Talk, until: Instant) -> Result<Survey, Failure> {
+pub async fn survey(
+    talk: &mut Talk,
+    standing: &mut Standing,
+    until: Instant,
+) -> Result<Survey, Failure> {
+    standing.renew(talk, STATUS, until).await?;
     survey_of(talk, &QUESTIONS, until).await
 }
 

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::{
     Talk,
     hand::Stage,
-    mariadb::{own_rows, say, started, term_and_beat, wait_for_replica},
+    mariadb::{own_rows, say, term_and_beat, wait_for_replica},
+    standing::Standing,
     survey::{Questions, survey_of},
     talk::{is_on, named, quoted, seconds_until, text},
 };
@@ -18,25 +19,17 @@ use crate::mysql::{
     task::{Position, Task},
 };
 
-pub async fn picture(talk: &mut Talk, node: &str, until: Instant) -> Result<Picture, Failure> {
-    let questions = [
-        VARIABLES,
-        MORE,
-        GROUP,
-        CHANNELS,
-        HEARTBEATS,
-        &own_rows(node),
-    ];
-    let [rows, more, group, channels, heartbeats, own] = talk.answers(questions, until).await?;
+pub async fn picture(
+    talk: &mut Talk,
+    standing: &mut Standing,
+    node: &str,
+    until: Instant,
+) -> Result<Picture, Failure> {
+    let questions = [VARIABLES, GROUP, CHANNELS, HEARTBEATS, &own_rows(node)];
+    let [rows, group, channels, heartbeats, own] = talk.answers(questions, until).await?;
     let row = rows
         .first()
         .ok_or_else(|| Failure::Ours("no variables".to_owned()))?;
-    let more = |name: &str| {
-        let row = more
-            .iter()
-            .find(|row| text(row, 0).eq_ignore_ascii_case(name));
-        row.map(|row| text(row, 1)).unwrap_or_default()
-    };
     let server = ServerId(text(row, 0));
     let executed = set(&text(row, 5))?;
     let group = view(&group, &server);
@@ -45,27 +38,45 @@ pub async fn picture(talk: &mut Talk, node: &str, until: Instant) -> Result<Pict
         None => None,
     };
     let (term, beat) = term_and_beat(&own);
-    Ok(Picture {
+    let (read_only, super_read_only) = (is_on(&text(row, 2)), is_on(&text(row, 3)));
+    let role = [
+        read_only,
+        super_read_only,
+        channels.is_empty(),
+        group.is_some(),
+    ];
+    let status = standing.of(role, talk, MORE, until).await?;
+    let armed = is_on(status.value("rpl_semi_sync_source_enabled"));
+    let in_effect = is_on(status.value("Rpl_semi_sync_source_status"));
+    let picture = Picture {
         make: Make::Mysql,
         version: text(row, 1),
-        read_only: is_on(&text(row, 2)),
-        super_read_only: is_on(&text(row, 3)),
+        read_only,
+        super_read_only,
         offline: is_on(&text(row, 4)),
         replication,
         term,
         beat,
-        started: started(&more("Uptime"))?,
+        started: status.started,
         semi_sync: SemiSync {
-            armed: is_on(&more("rpl_semi_sync_source_enabled")),
-            in_effect: is_on(&more("Rpl_semi_sync_source_status")),
-            replicas: more("Rpl_semi_sync_source_clients").parse().unwrap_or(0),
-            acknowledges: is_on(&more("rpl_semi_sync_replica_enabled")),
+            armed,
+            in_effect,
+            replicas: status
+                .value("Rpl_semi_sync_source_clients")
+                .parse()
+                .unwrap_or(0),
+            acknowledges: is_on(status.value("rpl_semi_sync_replica_enabled")),
         },
         group,
         galera: None,
         server,
         executed,
-    })
+    };
+    // Replicas come in a moment; that they are there must not be known a second later.
+    if in_effect != armed {
+        standing.forget();
+    }
+    Ok(picture)
 }
 
 /// The group as this member sees it; a group of which it was expelled shows itself alone, and OFFLINE or ERROR.
@@ -116,7 +127,12 @@ fn replication(row: &Row, heartbeats: &[Row], executed: &GtidSet) -> Result<Repl
     })
 }
 
-pub async fn survey(talk: &mut Talk, until: Instant) -> Result<Survey, Failure> {
+pub async fn survey(
+    talk: &mut Talk,
+    standing: &mut Standing,
+    until: Instant,
+) -> Result<Survey, Failure> {
+    standing.renew(talk, MORE, until).await?;
     survey_of(talk, &QUESTIONS, until).await
 }
 

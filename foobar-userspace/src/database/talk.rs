@@ -30,6 +30,8 @@ pub struct Talk {
     /// Statements on every new connection.
     opening: Vec<String>,
     connection: Option<Conn>,
+    /// Connections so far.
+    opened: u64,
 }
 
 impl Talk {
@@ -39,12 +41,19 @@ impl Talk {
             endpoint,
             opening,
             connection: None,
+            opened: 0,
         }
     }
 
     #[must_use]
     pub const fn is_open(&self) -> bool {
         self.connection.is_some()
+    }
+
+    /// Which connection this is: what one said of the server may not hold for the next.
+    #[must_use]
+    pub const fn connection(&self) -> u64 {
+        self.opened
     }
 
     pub fn hang_up(&mut self) {
@@ -169,6 +178,7 @@ impl Talk {
         match opened.await {
             Ok(Ok(connection)) => {
                 self.connection = Some(connection);
+                self.opened += 1;
                 Ok(())
             }
             Ok(Err(error)) => Err(match Trouble::of(&error) {

@@ -7,7 +7,7 @@ use tokio::{
     time::{self, Instant, MissedTickBehavior},
 };
 
-use super::{Endpoint, Talk, mariadb, mysql, talk::text};
+use super::{Endpoint, Talk, mariadb, mysql, standing::Standing, talk::text};
 use crate::mysql::{
     Failure, Observation, Picture,
     observation::{Look, Make, Survey},
@@ -27,30 +27,39 @@ pub enum Seen {
     },
 }
 
+/// When a member is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Rhythm {
+    /// The first time.
+    pub from: Instant,
+    pub every: Duration,
+    pub timeout: Duration,
+}
+
 /// Looks at a member every so often until nobody listens.
 pub async fn watch(
     member: usize,
     endpoint: Endpoint,
     node: String,
-    every: Duration,
-    timeout: Duration,
+    rhythm: Rhythm,
     seen: mpsc::Sender<Seen>,
 ) {
+    let timeout = rhythm.timeout;
     let mut talk = Talk::new(endpoint, Vec::new());
-    let mut make = None;
-    let mut ticks = time::interval(every);
+    let mut known = None;
+    let mut ticks = time::interval_at(rhythm.from, rhythm.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next_survey = Instant::now();
     loop {
         ticks.tick().await;
         let begun = Instant::now();
-        let picture = look(&mut talk, &mut make, &node, begun + timeout).await;
+        let picture = look(&mut talk, &mut known, &node, begun + timeout).await;
         let answered = picture.is_ok();
         let observation = match picture {
             Ok(picture) => Observation::Answered(Box::new(picture)),
             Err(failure) => {
                 // Another server may answer at this address next.
-                make = None;
+                known = None;
                 Observation::Failed(failure)
             }
         };
@@ -72,9 +81,11 @@ pub async fn watch(
         if answered && begun >= next_survey {
             next_survey = begun + SURVEY;
             let until = Instant::now() + timeout.max(SURVEY_WITHIN);
-            let survey = match make {
-                Some(Make::Mariadb) => mariadb::survey(&mut talk, until).await,
-                Some(Make::Mysql) => mysql::survey(&mut talk, until).await,
+            let survey = match &mut known {
+                Some((Make::Mariadb, standing)) => {
+                    mariadb::survey(&mut talk, standing, until).await
+                }
+                Some((Make::Mysql, standing)) => mysql::survey(&mut talk, standing, until).await,
                 None => continue,
             };
             // What keeps a survey from coming the next check tells.
@@ -112,17 +123,17 @@ pub async fn listen(
 
 async fn look(
     talk: &mut Talk,
-    make: &mut Option<Make>,
+    known: &mut Option<(Make, Standing)>,
     node: &str,
     until: Instant,
 ) -> Result<Picture, Failure> {
-    let known = match make {
-        Some(known) => *known,
-        None => *make.insert(talk.make(until).await?),
+    let (make, standing) = match known {
+        Some(known) => known,
+        None => known.insert((talk.make(until).await?, Standing::default())),
     };
-    match known {
-        Make::Mariadb => mariadb::picture(talk, node, until).await,
-        Make::Mysql => mysql::picture(talk, node, until).await,
+    match make {
+        Make::Mariadb => mariadb::picture(talk, standing, node, until).await,
+        Make::Mysql => mysql::picture(talk, standing, node, until).await,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     admin::api::{ClusterStatus, MysqlCommand, Refusal, Response},
     balancer::Availability,
     config::{Account, EndpointRole, MysqlCheck, MysqlMember, MysqlMode, MysqlService},
-    database::{Beat, Endpoint, Hand, Heard, Peer, Seen, Stage, probe, watch as look},
+    database::{Beat, Endpoint, Hand, Heard, Peer, Rhythm, Seen, Stage, probe, watch as look},
     mysql::{
         Cluster, Limits, Steering,
         cluster::{Command, Memory, Now},
@@ -162,16 +162,22 @@ impl Conductor {
         let monitor = self.endpoints(&check.account)?;
         let mut tasks = JoinSet::new();
         let (sender, seen) = mpsc::channel(64);
+        // One after the other: checks of all at one moment wait for each other.
+        let apart = check.every / u32::try_from(monitor.len()).unwrap_or(u32::MAX);
+        let (mut from, every, timeout) = (time::Instant::now(), check.every, check.timeout);
         for (member, endpoint) in monitor.iter().enumerate() {
-            let (every, timeout) = (check.every, check.timeout);
             tasks.spawn(look(
                 member,
                 endpoint.clone(),
                 self.node.clone(),
-                every,
-                timeout,
+                Rhythm {
+                    from,
+                    every,
+                    timeout,
+                },
                 sender.clone(),
             ));
+            from += apart;
         }
         let (sender, beats) = mpsc::channel(8);
         if let Some(every) = check.probe {
