@@ -174,6 +174,7 @@ pub async fn perform(
         Task::Follow(member) => follow(talk, *member, stage, until).await?,
         Task::OpenWrites => {
             wait_for_replica(talk, CLIENTS, until).await?;
+            assert_armed(talk, "SELECT @@rpl_semi_sync_master_enabled", until).await?;
             say(talk, &["SET GLOBAL read_only = 0"], until).await?;
         }
         Task::CloseWrites => {
@@ -321,6 +322,17 @@ pub async fn wait_for_replica(
         if Instant::now() + Duration::from_millis(50) > until {
             return Err(Failure::Ours("no replica came to acknowledge".to_owned()));
         }
+    }
+}
+
+/// What armed it is gone where it was started again since: it would acknowledge alone (N8).
+pub async fn assert_armed(talk: &mut Talk, armed: &str, until: Instant) -> Result<(), Failure> {
+    let rows = talk.rows_here(armed, until).await?;
+    match rows.first().is_some_and(|row| is_on(&text(row, 0))) {
+        true => Ok(()),
+        false => Err(Failure::Ours(
+            "it waits for no replica: it was started again".to_owned(),
+        )),
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     Talk,
     hand::Stage,
-    mariadb::{own_rows, say, term_and_beat, wait_for_replica},
+    mariadb::{assert_armed, own_rows, say, term_and_beat, wait_for_replica},
     standing::Standing,
     survey::{Questions, survey_of},
     talk::{is_on, named, quoted, seconds_until, text},
@@ -163,6 +163,7 @@ pub async fn perform(
         Task::Follow(member) => follow(talk, *member, stage, until).await?,
         Task::OpenWrites => {
             wait_for_replica(talk, CLIENTS, until).await?;
+            assert_armed(talk, "SELECT @@rpl_semi_sync_source_enabled", until).await?;
             say(
                 talk,
                 &["SET GLOBAL super_read_only = 0", "SET GLOBAL read_only = 0"],

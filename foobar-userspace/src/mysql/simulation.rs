@@ -369,6 +369,21 @@ fn a_failover_of_one_balancer_is_one_of_the_other_too() {
     assert_eq!(world.automatic, 1, "N4: a human has not said resume");
 }
 
+#[test]
+fn a_candidate_that_was_started_again_waits_for_nobody_and_is_not_opened() {
+    for steps in 1..25 {
+        let mut world = pair();
+        world.settle();
+        world.happen(&Event::Cut(0));
+        world.happen(&of_first(Fault::Hide(0)));
+        world.run(steps);
+        world.happen(&Event::Kill(1));
+        world.happen(&Event::Start(1, Tail::Cut));
+        world.run(30);
+        world.assert_nothing_lost();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(120))]
 

@@ -360,6 +360,9 @@ impl World {
                 if !heard {
                     return Err("no replica to acknowledge");
                 }
+                if !self.servers[member].armed {
+                    return Err("it was started again");
+                }
                 self.servers[member].writable = true;
             }
             Task::CloseWrites => self.servers[member].writable = false,
