@@ -105,6 +105,7 @@ pub struct Cluster {
     opened: Option<Instant>,
     /// When the primary was last asked to begin a term that it lacks.
     claimed: Option<Instant>,
+    attempts: Attempts,
     orders: u64,
     /// The last beat that the primary took.
     written: Option<u64>,
@@ -122,6 +123,14 @@ pub struct Cluster {
     /// How the last operation ended, until somebody asks.
     finished: Option<Result<String, String>>,
     memory: Memory,
+}
+
+/// Failovers that were given up since the last that was not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Attempts {
+    failed: u32,
+    /// Until then what was undone may not be seen yet.
+    rest_until: Option<Instant>,
 }
 
 /// A term that was acknowledged.
@@ -165,6 +174,7 @@ impl Cluster {
             operation: None,
             opened: None,
             claimed: None,
+            attempts: Attempts::default(),
             orders: 0,
             written: None,
             leads: false,

@@ -115,6 +115,19 @@ impl Failover {
         (failover, effects)
     }
 
+    /// Whether one that is given up now leaves everything as it was: then another may begin.
+    #[must_use]
+    pub fn leaves_all_as_it_was(&self) -> bool {
+        match self.stage {
+            Stage::Revoke | Stage::Drain => true,
+            // A primary that takes its own writes again had no source to lose.
+            Stage::Become | Stage::Attach | Stage::Lapse => {
+                self.candidate.is_some() && self.candidate == self.wanted
+            }
+            Stage::Open | Stage::Prove => false,
+        }
+    }
+
     fn step(
         &mut self,
         stage: Stage,

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Cause, Cluster, Mode, Now, OnWriteStall, Operation, Proof, RejoinWish, member};
+use super::{
+    Attempts, Cause, Cluster, Mode, Now, OnWriteStall, Operation, Proof, RejoinWish, member,
+};
 use crate::mysql::{
     evidence::{self, Writer},
     failover::Failover,
@@ -291,6 +293,13 @@ impl Cluster {
         if let Some(effects) = self.consider_rejoin(now) {
             return effects;
         }
+        if self
+            .attempts
+            .rest_until
+            .is_some_and(|until| now.instant < until)
+        {
+            return Vec::new();
+        }
         let Ok(lost) = self.lost_or_hindered(now) else {
             return self.consider_reopening(now);
         };
@@ -521,7 +530,7 @@ impl Cluster {
         match course {
             Course::Going => self.operation = Some(operation),
             Course::Won(member) => effects.extend(self.won(&operation, member, now)),
-            Course::GivenUp(why) => effects.extend(self.given_up(&operation, &why)),
+            Course::GivenUp(why) => effects.extend(self.given_up(&operation, &why, now)),
         }
         effects
     }
@@ -582,6 +591,7 @@ impl Cluster {
         }
         self.incumbent = Some(member);
         self.unserved_since = None;
+        self.attempts = Attempts::default();
     }
 
     fn depose(&mut self, lost: usize, term: u64, now: Now) {
@@ -590,14 +600,24 @@ impl Cluster {
         }
     }
 
-    fn given_up(&mut self, operation: &Operation, why: &str) -> Vec<Effect> {
+    fn given_up(&mut self, operation: &Operation, why: &str, now: Now) -> Vec<Effect> {
         self.finished = Some(Err(format!(
             "{} given up at {why}",
             operation.procedure().name()
         )));
         match operation {
-            Operation::Failover(..) => {
+            Operation::Failover(failover, cause) => {
                 self.memory.failovers_given_up += 1;
+                self.attempts.failed += 1;
+                let again = *cause == Cause::Automatic
+                    && failover.leaves_all_as_it_was()
+                    && self.attempts.failed < ATTEMPTS;
+                if again {
+                    self.attempts.rest_until = Some(now.instant + ATTEMPT_AGAIN);
+                    return vec![Effect::Audit(format!(
+                        "a failover was given up at {why}; all is as it was, and if its cause lasts it is tried again"
+                    ))];
+                }
                 self.memory.paused = Some(format!(
                     "a failover was given up at {why}; look, then `foobar mysql resume`"
                 ));
@@ -640,5 +660,9 @@ const FRESH: Duration = Duration::from_secs(60);
 const LAG_TO_SWITCH: Duration = Duration::from_secs(1);
 /// How long an acknowledged promotion counts before the checks must show it.
 const PROOF: Duration = Duration::from_secs(1);
+/// A machine that has no time to spare loses locks in the middle, again and again; then a human is asked.
+const ATTEMPTS: u32 = 3;
+/// As long as it takes a replica to find its source again.
+const ATTEMPT_AGAIN: Duration = Duration::from_secs(2);
 /// A restart that ends sooner needs no help; one that is still on is a failover's.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);

@@ -143,6 +143,48 @@ fn observing_never_orders_anything() {
 }
 
 #[test]
+fn a_failover_that_left_all_as_it_was_is_tried_again_and_not_for_ever() {
+    let start = Instant::now();
+    let memory = Memory {
+        sound_with: Some("1".to_owned()),
+        ..Memory::default()
+    };
+    let names = (1..=3).map(|id| (format!("web{id}"), 3306)).collect();
+    let mut cluster = Cluster::new(limits(Mode::Promote), names, memory);
+    let deaf = |id: u32| {
+        let mut picture = picture(id, Some(1), 0, 1);
+        picture.beat = Some(1);
+        (id as usize - 1, picture)
+    };
+    let primary = (0, picture(1, None, 0, 0));
+    see(&mut cluster, &[primary, deaf(2), deaf(3)], at(start, 0));
+    cluster.lead(true);
+    let mut begun = Vec::new();
+    for step in 1..400 {
+        let now = at(start, step * 100);
+        let mut effects = cluster.observe(0, Observation::Failed(Failure::Refused), look(now), now);
+        for (member, picture) in [deaf(2), deaf(3)] {
+            let seen = Observation::Answered(Box::new(picture));
+            effects.extend(cluster.observe(member, seen, look(now), now));
+        }
+        effects.extend(cluster.tick(now));
+        let begins = |effect: &Effect| matches!(effect, Effect::Hook("failover", _));
+        if effects.iter().any(begins) {
+            begun.push(step);
+            assert_eq!(cluster.memory().paused, None);
+        }
+    }
+    assert_eq!(begun.len(), 3, "{begun:?}");
+    // Five seconds in which nobody carries the orders out, and two of rest.
+    assert!(
+        begun.windows(2).all(|pair| pair[1] - pair[0] >= 70),
+        "{begun:?}"
+    );
+    let paused = cluster.memory().paused.clone().unwrap_or_default();
+    assert!(paused.contains("given up at revoke"), "{paused}");
+}
+
+#[test]
 fn a_stalled_primary_keeps_its_clients_and_gets_no_new_ones() {
     let start = Instant::now();
     let mut cluster = cluster(Mode::Observe);
