@@ -535,21 +535,27 @@ impl Balancing {
 
     fn service(&self, name: &str) -> ServiceStatus {
         let of_service = |service: &str| service == name;
-        let mut backends: Vec<BackendStatus> = Vec::new();
+        let mut addresses: HashMap<(&str, u16), Vec<(u32, &PlannedBackend)>> = HashMap::new();
+        let mut order = Vec::new();
         for (id, planned) in &self.plan.backends {
-            if !of_service(&planned.service) {
-                continue;
-            }
-            let status = self.backend(*id, planned);
-            let other_family = backends
-                .iter_mut()
-                .find(|known| known.host == status.host && known.port == status.port);
-            match other_family {
-                Some(known) if severity(known.state) >= severity(status.state) => {}
-                Some(known) => *known = status,
-                None => backends.push(status),
+            if of_service(&planned.service) {
+                let place = (planned.host.as_str(), planned.port);
+                let known = addresses.entry(place).or_default();
+                if known.is_empty() {
+                    order.push(place);
+                }
+                known.push((*id, planned));
             }
         }
+        let worst = |place| {
+            let addresses = addresses.get(&place).map_or(&[][..], Vec::as_slice);
+            let of_many = addresses.len() > 1;
+            let statuses = addresses
+                .iter()
+                .map(|(id, planned)| self.backend(*id, planned, of_many));
+            // Of two that are equally bad, the first.
+            statuses.rev().max_by_key(|status| severity(status.state))
+        };
         ServiceStatus {
             name: format!("l4.{name}"),
             vips: self
@@ -559,24 +565,16 @@ impl Balancing {
                 .filter(|vip| of_service(&vip.service))
                 .map(|vip| vip.address.to_string())
                 .collect(),
-            backends,
+            backends: order.into_iter().filter_map(worst).collect(),
         }
     }
 
-    fn backend(&self, id: u32, planned: &PlannedBackend) -> BackendStatus {
+    /// Where a host has two addresses, what is wrong names one.
+    fn backend(&self, id: u32, planned: &PlannedBackend, of_many: bool) -> BackendStatus {
         let health = self.health.get(&id);
-        let two_families = self.plan.backends.values().any(|other| {
-            other.service == planned.service
-                && other.host == planned.host
-                && other.port == planned.port
-                && other.address != planned.address
-        });
-        let detail = health.and_then(Health::detail).map(|detail| {
-            if two_families {
-                format!("{}: {detail}", planned.address)
-            } else {
-                detail.to_owned()
-            }
+        let detail = health.and_then(Health::detail).map(|detail| match of_many {
+            true => format!("{}: {detail}", planned.address),
+            false => detail.to_owned(),
         });
         BackendStatus {
             host: planned.host.clone(),
