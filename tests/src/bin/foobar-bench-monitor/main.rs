@@ -79,6 +79,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
             node.foobar(&["--help"])
         })?,
         node.own_use(Duration::from_secs(arguments.seconds))?,
+        // Last: a backend that is checked ten times a second would be in the use of the processor.
         node.alert(arguments.rounds)?,
     ];
     let good = rows.iter().all(|row| row.median <= row.bar);
@@ -106,7 +107,7 @@ impl Node {
         fs::create_dir_all(&files)?;
         let webhook = Webhook::open()?;
         fs::write(files.join("webhook-url"), webhook.url())?;
-        fs::write(files.join("foobar.toml"), config(&files))?;
+        fs::write(files.join("foobar.toml"), config(&files, ""))?;
         let _ = command("ip", &["link", "del", DEVICE]);
         command(
             "ip",
@@ -224,6 +225,12 @@ impl Node {
 
     /// From the moment at which a checked backend stops listening to the notice at a webhook, checks of 100 ms included.
     fn alert(&self, rounds: usize) -> Result<Row> {
+        fs::write(
+            self.files.join("foobar.toml"),
+            config(&self.files, &watched()),
+        )?;
+        self.foobar(&["reload"])?;
+        self.webhook.wait("firing")?;
         let mut took = Vec::new();
         for _ in 0..rounds.max(9) {
             let backend = TcpListener::bind((WATCHED, 80))?;
@@ -266,8 +273,17 @@ impl Drop for Node {
     }
 }
 
+/// A backend whose loss is an alert.
+fn watched() -> String {
+    format!(
+        "[l4.watched]\non = \"{NODE}\"\nvip = [\"public:8081\"]\nbackends = [{{ host = \"watched\", port = 80 }}]\n\
+         check = {{ tcp = true, every = \"100ms\", timeout = \"100ms\", rise = 1, fall = 1 }}\n\
+         [[alert]]\nname = \"lost\"\nmetric = \"backends-down\"\nof = \"l4.watched\"\nabove = 0\nnotify = \"ops\"\n"
+    )
+}
+
 /// A hundred backends are looked at, not checked: connections to all of them are no part of a snapshot.
-fn config(files: &Path) -> String {
+fn config(files: &Path, more: &str) -> String {
     let mut rules = String::new();
     for number in 0..RULES {
         let (high, low) = (number / 256, number % 256);
@@ -291,10 +307,7 @@ fn config(files: &Path) -> String {
         "version = 1\n[hosts]\n{NODE} = {{ public = \"192.0.2.1\" }}\nwatched = {{ private = \"{WATCHED}\" }}\n{hosts}[nodes]\n{NODE} = {{ wan = {{ dev = \"{DEVICE}\", ingress = \"edge\" }} }}\n\
          [firewall]\nedge = {{ policy = \"allow\", rules = [\n{rules}] }}\n\
          [l4.plain]\non = \"{NODE}\"\nvip = [\"public:8080\"]\nbackends = [{1}]\ncheck = {{ tcp = true, every = \"1m\" }}\n\
-         [l4.watched]\non = \"{NODE}\"\nvip = [\"public:8081\"]\nbackends = [{{ host = \"watched\", port = 80 }}]\n\
-         check = {{ tcp = true, every = \"100ms\", timeout = \"100ms\", rise = 1, fall = 1 }}\n\
-         [[alert]]\nname = \"lost\"\nmetric = \"backends-down\"\nof = \"l4.watched\"\nabove = 0\nnotify = \"ops\"\n\
-         [notify]\nops = {{ webhook = {{ file = \"{0}/webhook-url\" }} }}\n\
+         {more}[notify]\nops = {{ webhook = {{ file = \"{0}/webhook-url\" }} }}\n\
          [monitor]\nprometheus = {{ listen = \"public:9191\" }}\n[admin]\nsocket = \"{0}/admin.sock\"\n",
         files.display(),
         backends.join(", "),
