@@ -4,6 +4,7 @@ mod access;
 mod answers;
 pub mod apply;
 mod balancing;
+mod bringing;
 pub mod checks;
 mod clusters;
 mod drops;
@@ -27,6 +28,7 @@ pub mod secret;
 mod status;
 mod successor;
 mod tellers;
+mod tending;
 mod trial;
 mod upstreams;
 
@@ -40,7 +42,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use ipnet::IpNet;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -48,7 +49,7 @@ use tokio::{
 };
 
 use self::{
-    apply::{Desired, apply, apply_sets, set_backend, set_ring},
+    apply::{Desired, apply},
     balancing::Balancing,
     checks::{Checks, Observation},
     clusters::{Clusters, Steered},
@@ -67,17 +68,15 @@ use self::{
 use crate::{
     admin::{
         Door, Feeds, Question,
-        api::{Apply, Refusal, Response},
+        api::{Apply, Refusal},
     },
-    balancer::Ring,
     config::{self, Diagnostics},
     kernel::{
-        Deployment, HashKeys, KernelError, Mapped, NodeLock, Origin, PROXY_TALLY, Table, Tables,
-        clock,
+        Deployment, HashKeys, KernelError, Mapped, NodeLock, Origin, PROXY_TALLY, Table as _, clock,
     },
     labels::Labels,
     proxy::{
-        AccessTap, Report,
+        AccessTap,
         material::{Material, TicketBook},
         sockets::{BindError, Sockets},
         tls::Severity,
@@ -575,28 +574,6 @@ impl Controller {
 }
 
 impl Controller {
-    /// All that the kernel should hold under this configuration and this health.
-    fn desire(&self, estate: &Estate, balancing: &Balancing, members: &Members) -> Desired {
-        Desired {
-            hooks: estate.hooks.clone(),
-            labels: estate.live_labels(),
-            ruleset: estate.ruleset.words.clone(),
-            backends: balancing.backends(&self.hops),
-            rings: balancing.rings(),
-            vips_v4: estate.plan.vips_v4.clone(),
-            vips_v6: estate.plan.vips_v6.clone(),
-            returns_v4: balancing.returns_v4(),
-            returns_v6: balancing.returns_v6(),
-            sets: members.tables(),
-        }
-    }
-
-    /// What was just written is what the kernel holds.
-    fn take_for_present(&mut self, desired: Desired) {
-        self.names = Arc::new(Names::new(desired.labels.clone()));
-        self.desired = desired;
-    }
-
     /// Points the checks and the router at the backends as they are now.
     fn aim(&mut self) {
         self.checks.aim(self.balancing.aims());
@@ -615,63 +592,6 @@ impl Controller {
             self.bring_balancing();
             self.tell_monitoring();
         }
-    }
-
-    /// Writes backends and rings where they differ from what the kernel holds; before the start that is all at once.
-    fn bring_balancing(&mut self) {
-        if !self.in_service {
-            return;
-        }
-        let backends = self.balancing.backends(&self.hops);
-        let rings = self.balancing.rings();
-        match self.write_balancing(backends, rings) {
-            Ok(()) => self.troubles.clear("balancing"),
-            Err(error) => self.troubles.grave("balancing", chain(&error)),
-        }
-    }
-
-    /// Flows of a lost backend are cut first: to swap a ring, the kernel waits for every packet under way.
-    fn write_balancing(
-        &mut self,
-        backends: BTreeMap<u32, foobar_ebpf::abi::Backend>,
-        rings: BTreeMap<u32, Ring>,
-    ) -> Result<(), KernelError> {
-        let tables = self.deployment.tables_mut();
-        for (id, backend) in &backends {
-            if self.desired.backends.get(id) != Some(backend) {
-                set_backend(tables, *id, *backend)?;
-            }
-        }
-        self.desired.backends = backends;
-        self.end_lost_sessions();
-        self.write_returns()?;
-        let tables = self.deployment.tables_mut();
-        for (vip, ring) in &rings {
-            if self.desired.rings.get(vip) != Some(ring) {
-                set_ring(tables, *vip, ring)?;
-            }
-        }
-        self.desired.rings = rings;
-        Ok(())
-    }
-
-    /// Only members of clusters change their way back while they run, and only from one address of theirs to the other.
-    fn write_returns(&mut self) -> Result<(), KernelError> {
-        let tables = self.deployment.tables_mut();
-        let (v4, v6) = (self.balancing.returns_v4(), self.balancing.returns_v6());
-        for (key, back) in &v4 {
-            if self.desired.returns_v4.get(key) != Some(back) {
-                tables.returns_v4.insert(*key, *back)?;
-            }
-        }
-        for (key, back) in &v6 {
-            if self.desired.returns_v6.get(key) != Some(back) {
-                tables.returns_v6.insert(*key, *back)?;
-            }
-        }
-        self.desired.returns_v4 = v4;
-        self.desired.returns_v6 = v6;
-        Ok(())
     }
 
     fn learn(&mut self, event: Event) {
@@ -761,82 +681,6 @@ impl Controller {
         });
     }
 
-    /// Offenders go where XDP drops them; the rest is for people.
-    fn hear(&mut self, reports: Vec<Report>) {
-        let mut offenders: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
-        for report in reports {
-            match report {
-                Report::Jail { site, set, client } => {
-                    tracing::warn!(%site, %client, set, "offends; jailed");
-                    offenders.entry(set).or_default().insert(client);
-                }
-                Report::Lost { site, backend } => {
-                    tracing::debug!(%site, %backend, "lost under a request");
-                    self.proxying.doubt(&site, &backend);
-                }
-                Report::Ejected { site, backend, why } => {
-                    tracing::warn!(%site, %backend, why, "left out for a while");
-                }
-            }
-        }
-        for (set, clients) in offenders {
-            let elements: Vec<_> = clients.into_iter().map(IpNet::from).collect();
-            let jailed = self.change_members(|members, tables| {
-                members.add(&set, &elements, None, now(), tables)
-            });
-            match jailed {
-                Ok(_) => self.troubles.clear("jail"),
-                Err(refusal) => self
-                    .troubles
-                    .note("jail", format!("nobody is jailed: {refusal}")),
-            }
-        }
-    }
-
-    /// Workers, tickets, and files that changed on the disk.
-    fn tend_proxy(&mut self, now: Instant) {
-        match self.proxying.tick(now) {
-            Some(trouble) => self.troubles.note("tickets", trouble),
-            None => self.troubles.clear("tickets"),
-        }
-        if self.proxying.is_outdated() && self.settling.is_none() {
-            // Certificate and key are two files: whoever writes them gets a moment.
-            self.settling = Some(now + SETTLED_AFTER);
-        }
-        if self.settling.is_some_and(|due| due <= now) {
-            self.settling = None;
-            if let Err(refusal) = self.refresh_tls() {
-                self.proxying.note_stamps();
-                tracing::error!("{refusal}");
-            }
-        }
-    }
-
-    /// Certificates, keys and pages as they are on the disk now, or as they were.
-    fn refresh_tls(&mut self) -> Result<Response, Refusal> {
-        match self.proxying.refresh(&self.estate.config) {
-            Ok(()) => {
-                self.troubles.clear("tls");
-                let message = "certificates, keys and pages were read again".to_owned();
-                tracing::info!("{message}");
-                Ok(Response::Done { message })
-            }
-            Err(flaws) => {
-                let first = flaws
-                    .first()
-                    .map(|flaw| flaw.message.clone())
-                    .unwrap_or_default();
-                self.troubles.grave(
-                    "tls",
-                    format!("certificates cannot be renewed, those before go on: {first}"),
-                );
-                Err(Refusal::BadConfiguration {
-                    rendered: diagnostics(&self.estate.config, flaws).render(false, RENDER_WIDTH),
-                })
-            }
-        }
-    }
-
     /// Has clients' addresses resolved that packets lacked, and kept fresh for a while.
     fn want(&mut self, addresses: Vec<IpAddr>, now: Instant) {
         let before: Vec<IpAddr> = self.wanted.keys().copied().collect();
@@ -849,48 +693,6 @@ impl Controller {
         if !self.wanted.keys().eq(before.iter()) {
             self.aim();
         }
-    }
-
-    fn bring_members(&mut self) {
-        let sets = self.members.tables();
-        match apply_sets(self.deployment.tables_mut(), &self.desired.sets, &sets) {
-            Ok(()) => {
-                self.desired.sets = sets;
-                self.troubles.clear("sets");
-            }
-            Err(error) => self.troubles.grave("sets", chain(&error)),
-        }
-    }
-
-    /// Changes sets by command: all of it, or nothing but what went into the packet path's own table.
-    fn change_members(
-        &mut self,
-        change: impl FnOnce(&mut Members, &mut Tables) -> Result<String, Refusal>,
-    ) -> Result<Response, Refusal> {
-        let mut next = self.members.clone();
-        let tables = self.deployment.tables_mut();
-        let message = change(&mut next, tables)?;
-        let sets = next.tables();
-        if self.deployment.holds(next.sizes()) {
-            let tables = self.deployment.tables_mut();
-            if let Err(error) = apply_sets(tables, &self.desired.sets, &sets) {
-                // What was written of it is taken back by the difference the other way.
-                let _ = apply_sets(tables, &sets, &self.desired.sets);
-                return Err(refusal(&error));
-            }
-            self.desired.sets = sets;
-        } else {
-            let desired = Desired {
-                sets,
-                ..self.desired.clone()
-            };
-            self.bring_all(&desired, next.sizes())?;
-            self.desired = desired;
-        }
-        self.members = next;
-        self.keep_memory();
-        tracing::info!("{message}");
-        Ok(Response::Done { message })
     }
 
     /// Of both balancers.
@@ -976,4 +778,3 @@ const WANTED_FOR: Duration = Duration::from_secs(60);
 /// A scan from spoofed addresses must not make the router watch the whole link.
 const MOST_WANTED: usize = 256;
 const RENDER_WIDTH: usize = 120;
-const SETTLED_AFTER: Duration = Duration::from_secs(1);

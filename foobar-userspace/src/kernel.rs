@@ -17,6 +17,7 @@ pub mod pinned;
 mod plain;
 mod syscall;
 mod table;
+mod tables;
 mod tcx;
 mod trial;
 
@@ -41,8 +42,8 @@ pub use self::{
     pinned::{Seat, Which, detach, seat},
     table::{
         ArrayTable, CounterTable, Difference, Field, HashTable, Prefix, PrefixTable, Sum, Table,
-        Tables, label,
     },
+    tables::{Tables, label},
     trial::Trial,
 };
 use crate::config::XdpMode;

@@ -1,5 +1,8 @@
 //! The services of this node under way: health and wishes of the backends, and the rings that follow from them.
 
+mod describe;
+mod epochs;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
@@ -8,9 +11,11 @@ use std::{
 
 use foobar_ebpf::abi::{self, EndpointV4, EndpointV6, LabelKey, Remembered, Return};
 
+pub use self::describe::Remark;
+use self::epochs::Epochs;
 use super::{apply::NO_BACKEND, checks::Aim, checks::Observation, hops};
 use crate::{
-    admin::api::{BackendState, BackendStatus, BackendWish, Refusal, ServiceStatus},
+    admin::api::{BackendState, BackendWish, Refusal},
     balancer::{
         Availability, Health, Member, Observed, Plan, PlannedBackend, PlannedVip, Ring, VipRing,
         availabilities, is_of_a_cluster, ring::SETTLE,
@@ -18,24 +23,6 @@ use crate::{
     config::OnLoss,
     routes::NextHop,
 };
-
-/// What a person should know about a part of the node.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Remark {
-    pub text: String,
-    /// It makes the node unhealthy.
-    pub grave: bool,
-}
-
-impl Remark {
-    pub fn note(text: String) -> Self {
-        Self { text, grave: false }
-    }
-
-    pub fn grave(text: String) -> Self {
-        Self { text, grave: true }
-    }
-}
 
 /// Wishes by the label of the backend.
 pub type Wishes = BTreeMap<String, BackendWish>;
@@ -456,70 +443,6 @@ impl Balancing {
             .collect()
     }
 
-    pub fn services(&self) -> Vec<ServiceStatus> {
-        let names: BTreeSet<&str> = self
-            .plan
-            .vips
-            .values()
-            .map(|vip| vip.service.as_str())
-            .filter(|service| !is_of_a_cluster(service))
-            .collect();
-        names.into_iter().map(|name| self.service(name)).collect()
-    }
-
-    /// Adds weights and states to counters that were read from the maps alone.
-    pub fn remarks(&self, hops: &BTreeMap<IpAddr, NextHop>) -> Vec<Remark> {
-        let availability = self.availability();
-        let is_up = |id: &u32| availability.get(id) == Some(&Availability::Up);
-        let mut remarks = Vec::new();
-        // Of clusters their own status tells.
-        let checked = |vip: &&PlannedVip| !is_of_a_cluster(&vip.service);
-        for vip in self.plan.vips.values().filter(checked) {
-            let taking = vip.members.iter().filter(|id| is_up(id)).count();
-            let checked = self
-                .members(vip)
-                .filter(|(id, _)| self.state(*id) == BackendState::Up)
-                .count();
-            if vip.members.is_empty() {
-                remarks.push(Remark::grave(format!(
-                    "{}: none of its backends has an address of its family",
-                    vip.label
-                )));
-            } else if taking == 0 {
-                remarks.push(Remark::grave(format!(
-                    "{}: no backend takes new connections",
-                    vip.label
-                )));
-            } else if checked == 0 {
-                remarks.push(Remark::grave(format!(
-                    "{}: the checks of all backends fail; all are kept in service",
-                    vip.label
-                )));
-            }
-            for (id, planned) in self.members(vip) {
-                if self.state(id) == BackendState::Down {
-                    remarks.push(Remark::note(format!(
-                        "{}: down{}",
-                        planned.label,
-                        self.health
-                            .get(&id)
-                            .and_then(Health::detail)
-                            .map(|detail| format!(": {detail}"))
-                            .unwrap_or_default()
-                    )));
-                } else if let Some(trouble) = hops.get(&planned.address).map(|hop| hop.trouble) {
-                    remarks.extend(trouble.map(|trouble| {
-                        Remark::grave(format!(
-                            "{}: packets cannot be sent to it: {trouble}",
-                            planned.label
-                        ))
-                    }));
-                }
-            }
-        }
-        remarks
-    }
-
     /// Whether the backend is up in every family it has.
     pub fn is_up(&self, service: &str, host: &str, port: u16) -> bool {
         let mut members = self
@@ -531,59 +454,6 @@ impl Balancing {
             })
             .peekable();
         members.peek().is_some() && members.all(|(id, _)| self.state(*id) == BackendState::Up)
-    }
-
-    fn service(&self, name: &str) -> ServiceStatus {
-        let of_service = |service: &str| service == name;
-        let mut addresses: HashMap<(&str, u16), Vec<(u32, &PlannedBackend)>> = HashMap::new();
-        let mut order = Vec::new();
-        for (id, planned) in &self.plan.backends {
-            if of_service(&planned.service) {
-                let place = (planned.host.as_str(), planned.port);
-                let known = addresses.entry(place).or_default();
-                if known.is_empty() {
-                    order.push(place);
-                }
-                known.push((*id, planned));
-            }
-        }
-        let worst = |place| {
-            let addresses = addresses.get(&place).map_or(&[][..], Vec::as_slice);
-            let of_many = addresses.len() > 1;
-            let statuses = addresses
-                .iter()
-                .map(|(id, planned)| self.backend(*id, planned, of_many));
-            // Of two that are equally bad, the first.
-            statuses.rev().max_by_key(|status| severity(status.state))
-        };
-        ServiceStatus {
-            name: format!("l4.{name}"),
-            vips: self
-                .plan
-                .vips
-                .values()
-                .filter(|vip| of_service(&vip.service))
-                .map(|vip| vip.address.to_string())
-                .collect(),
-            backends: order.into_iter().filter_map(worst).collect(),
-        }
-    }
-
-    /// Where a host has two addresses, what is wrong names one.
-    fn backend(&self, id: u32, planned: &PlannedBackend, of_many: bool) -> BackendStatus {
-        let health = self.health.get(&id);
-        let detail = health.and_then(Health::detail).map(|detail| match of_many {
-            true => format!("{}: {detail}", planned.address),
-            false => detail.to_owned(),
-        });
-        BackendStatus {
-            host: planned.host.clone(),
-            port: planned.port,
-            weight: health.map_or(planned.weight, |health| health.weight(planned.weight)),
-            state: self.state(id),
-            detail,
-            check_milliseconds: self.took.get(&id).map(|took| took.as_secs_f64() * 1e3),
-        }
     }
 
     fn state(&self, id: u32) -> BackendState {
@@ -671,55 +541,11 @@ impl Balancing {
     }
 }
 
-/// How often each backend was lost: what began before a loss does not go on after it.
-#[derive(Clone, Debug, Default)]
-struct Epochs(BTreeMap<u32, Epoch>);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Epoch {
-    number: u32,
-    is_alive: bool,
-}
-
-impl Epochs {
-    /// Goes on from what the kernel holds.
-    fn adopt(&mut self, id: u32, backend: abi::Backend) {
-        let epoch = Epoch {
-            number: backend.epoch,
-            is_alive: backend.flags & abi::Backend::ALIVE != 0,
-        };
-        self.0.insert(id, epoch);
-    }
-
-    fn note(&mut self, id: u32, is_alive: bool) {
-        let epoch = self.0.entry(id).or_default();
-        if epoch.is_alive && !is_alive {
-            epoch.number = epoch.number.wrapping_add(1);
-        }
-        epoch.is_alive = is_alive;
-    }
-
-    fn of(&self, id: u32) -> u32 {
-        self.0.get(&id).map_or(0, |epoch| epoch.number)
-    }
-}
-
 fn first_health(backend: &PlannedBackend, observed: Observed) -> Health {
     if backend.check.is_some() {
         Health::new(observed)
     } else {
         Health::unchecked()
-    }
-}
-
-/// Of two families' states the worse one is told.
-fn severity(state: BackendState) -> u8 {
-    match state {
-        BackendState::Up => 0,
-        BackendState::Drain => 1,
-        BackendState::Disabled => 2,
-        BackendState::Unknown => 3,
-        BackendState::Down => 4,
     }
 }
 
@@ -740,190 +566,4 @@ fn there_is(names: BTreeSet<String>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{convert::Infallible, path::Path};
-
-    use super::*;
-    use crate::{config, labels::Labels};
-
-    #[test]
-    fn a_start_without_a_ring_waits_for_the_checks_and_needs_no_transition() {
-        let now = Instant::now();
-        let mut balancing = fresh(now);
-        assert_eq!(owners(&balancing), BTreeSet::from([abi::Slot::NOBODY]));
-        assert!(!balancing.knows_all());
-        for id in ids(&balancing) {
-            assert!(balancing.observe(seen(id, Ok(())), now));
-        }
-        assert!(balancing.knows_all());
-        balancing.enter_service();
-        assert_eq!(owners(&balancing), ids(&balancing));
-        assert!(tracked(&balancing) == 0, "nobody had a flow before");
-    }
-
-    #[test]
-    fn a_restart_moves_no_slot_and_a_failure_in_service_is_a_transition() {
-        let now = Instant::now();
-        let mut before = fresh(now);
-        for id in ids(&before) {
-            before.observe(seen(id, Ok(())), now);
-        }
-        before.enter_service();
-        let mut after = restarted(&before, BTreeMap::new(), now);
-        assert_eq!(after.rings(), before.rings());
-        assert!(
-            after.knows_all(),
-            "who has slots is up until the checks say otherwise"
-        );
-
-        let dead = *ids(&after).first().expect("there are three");
-        for _ in 0..3 {
-            after.observe(seen(dead, Err("refused".to_owned())), now);
-        }
-        assert!(!owners(&after).contains(&dead));
-        assert!(tracked(&after) > 0);
-        let hops = BTreeMap::new();
-        assert_eq!(after.backends(&hops)[&dead].flags & abi::Backend::ALIVE, 0);
-        let again = restarted(&after, BTreeMap::new(), now);
-        assert_eq!(
-            again.state(dead),
-            BackendState::Down,
-            "it needs all of `rise` again"
-        );
-    }
-
-    #[test]
-    fn every_loss_begins_an_epoch_that_outlives_a_restart() {
-        let now = Instant::now();
-        let mut balancing = fresh(now);
-        for id in ids(&balancing) {
-            balancing.observe(seen(id, Ok(())), now);
-        }
-        let epoch =
-            |balancing: &Balancing, id: u32| balancing.backends(&BTreeMap::new())[&id].epoch;
-        let first = *ids(&balancing).first().expect("there are three");
-        assert_eq!(epoch(&balancing, first), 0);
-        for _ in 0..3 {
-            balancing.observe(seen(first, Err("refused".to_owned())), now);
-        }
-        assert_eq!(epoch(&balancing, first), 1);
-        balancing = restarted(&balancing, BTreeMap::new(), now);
-        assert_eq!(epoch(&balancing, first), 1, "it was lost once");
-        for _ in 0..2 {
-            balancing.observe(seen(first, Ok(())), now);
-        }
-        assert_eq!(epoch(&balancing, first), 1, "coming back is no loss");
-        balancing
-            .wish("plain", "web1", BackendWish::Disable, now)
-            .expect("there");
-        assert_eq!(epoch(&balancing, first), 2);
-    }
-
-    #[test]
-    fn a_wish_is_heard_by_name_and_outlives_a_restart() {
-        let now = Instant::now();
-        let mut balancing = fresh(now);
-        for id in ids(&balancing) {
-            balancing.observe(seen(id, Ok(())), now);
-        }
-        balancing.enter_service();
-        let answer = balancing.wish("l4.plain", "web2:80", BackendWish::Drain, now);
-        assert!(
-            answer
-                .expect("there")
-                .contains("web2:80 of l4.plain drains")
-        );
-        assert_eq!(owners(&balancing).len(), 2);
-        let wishes = balancing.wishes().clone();
-        let after = restarted(&balancing, wishes, now);
-        assert_eq!(after.rings(), balancing.rings());
-        for (service, backend) in [("plain", "web9"), ("plain", "web2:81"), ("other", "web2")] {
-            let refusal = balancing.wish(service, backend, BackendWish::Drain, now);
-            assert!(
-                matches!(refusal, Err(Refusal::NotFound { .. })),
-                "{refusal:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_recycled_id_does_not_inherit_a_ring() {
-        let now = Instant::now();
-        let before = fresh(now);
-        let labels = HashMap::new();
-        let balancing = Balancing::restore(
-            before.plan.clone(),
-            BTreeMap::new(),
-            &labels,
-            |_| panic!("nobody may ask for it"),
-            |_| panic!("nobody may ask for it"),
-            now,
-        );
-        let balancing: Result<Balancing, Infallible> = balancing;
-        assert!(!balancing.expect("infallible").knows_all());
-    }
-
-    fn fresh(now: Instant) -> Balancing {
-        let text = r#"
-version = 1
-[hosts]
-lb1 = { public = "203.0.113.10", private = "10.0.0.10" }
-web1 = { private = "10.0.0.11" }
-web2 = { private = "10.0.0.12" }
-web3 = { private = "10.0.0.13" }
-[nodes]
-lb1 = { wan = { dev = "eth0" } }
-[l4.plain]
-on = "lb1"
-vip = ["public:8080"]
-proto = "tcp"
-backends = [{ host = "web1", port = 80 }, { host = "web2", port = 80 }, { host = "web3", port = 80 }]
-check = { tcp = true, every = "1s", rise = 2, fall = 3 }
-"#;
-        let config = config::parse(text, Path::new("test.toml")).expect("a good configuration");
-        let plan = crate::balancer::plan(&config, "lb1", &mut Labels::default()).expect("room");
-        let none = |_| Ok::<_, Infallible>(None);
-        let backend = |_| Ok(NO_BACKEND);
-        let Ok(balancing) =
-            Balancing::restore(plan, BTreeMap::new(), &HashMap::new(), none, backend, now);
-        balancing
-    }
-
-    fn restarted(before: &Balancing, wishes: Wishes, now: Instant) -> Balancing {
-        let labels = before.plan.labels(&Labels::default()).into_iter().collect();
-        let rings = before.rings();
-        let ring = |id: u32| Ok::<_, Infallible>(rings.get(&id).cloned());
-        let hops = BTreeMap::new();
-        let backends = before.backends(&hops);
-        let backend = |id: u32| Ok(backends[&id]);
-        let Ok(after) =
-            Balancing::restore(before.plan.clone(), wishes, &labels, ring, backend, now);
-        after
-    }
-
-    fn ids(balancing: &Balancing) -> BTreeSet<u32> {
-        balancing.plan.backends.keys().copied().collect()
-    }
-
-    fn owners(balancing: &Balancing) -> BTreeSet<u32> {
-        let rings = balancing.rings().into_values();
-        rings
-            .flat_map(|ring| ring.map(abi::Slot::current))
-            .collect()
-    }
-
-    fn tracked(balancing: &Balancing) -> usize {
-        let rings = balancing.rings().into_values();
-        rings
-            .flat_map(|ring| *ring)
-            .filter(|slot| slot.tracked())
-            .count()
-    }
-
-    fn seen(target: u32, result: Result<(), String>) -> Observation<u32> {
-        Observation {
-            target,
-            result: result.map(|()| Duration::from_millis(1)),
-        }
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use super::{
     counters::Meters,
     device::Device,
     link,
-    table::Tables,
+    tables::Tables,
 };
 
 /// What [`detach`] takes away.
