@@ -2,6 +2,8 @@
 
 import socket, ssl, struct, sys
 
+from judge import judge
+
 CONTEXT = ssl.create_default_context(cafile=sys.argv[1])
 CONTEXT.set_alpn_protocols(["h2"])
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
@@ -226,20 +228,8 @@ KNOWN = {
     "8.1 pseudo-header in trailers": answered,
 }
 
-failed = []
-for case in CASES:
-    name, sent, good, *preface = case
-    heard = converse(sent, *preface)
-    known = KNOWN.get(name)
-    if known and good(heard):
-        failed.append(f"{name}: the deviation is gone, take it out of the list: {heard[:5]}")
-    elif known and not known(heard):
-        failed.append(f"{name}: deviates in another way: {heard[:5]}")
-    elif not known and not good(heard):
-        failed.append(f"{name}: {heard[:5]}")
-still = converse(get())
-if not answered(still):
-    failed.append(f"after all, a good request: {still}")
-print(f"{len(CASES) - len(failed)} of {len(CASES)} cases, {len(KNOWN)} of them known deviations")
-print("\n".join(failed))
-sys.exit(1 if failed else 0)
+judge(
+    ((name, converse(sent, *preface), good) for name, sent, good, *preface in CASES),
+    KNOWN,
+    lambda: ("a good request", converse(get()), answered),
+)

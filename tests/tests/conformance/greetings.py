@@ -1,6 +1,8 @@
 """What RFC 8446 demands of a server whose client breaks the rules of the handshake: one connection a case."""
 
-import os, socket, struct, sys
+import os, socket, struct
+
+from judge import judge
 
 ADDRESS = ("203.0.113.10", 443)
 CHANGE, ALERT, HANDSHAKE, DATA = 20, 21, 22, 23
@@ -207,19 +209,8 @@ KNOWN = {
     "4.2.11 a ticket that is not last": alert(DECODE),
 }
 
-failed = []
-for case, sent, good, *then in CASES:
-    said = heard(sent, *then)
-    known = KNOWN.get(case)
-    if known and good(said):
-        failed.append(f"{case}: the deviation is gone, take it out of the list: {said[:5]}")
-    elif known and not known(said):
-        failed.append(f"{case}: deviates in another way: {said[:5]}")
-    elif not known and not good(said):
-        failed.append(f"{case}: {said[:5]}")
-after = heard(hello())
-if not greeted(after):
-    failed.append(f"after all, a good greeting: {after}")
-print(f"{len(CASES) - len(failed)} of {len(CASES)} cases, {len(KNOWN)} of them known deviations")
-print("\n".join(failed))
-sys.exit(1 if failed else 0)
+judge(
+    ((case, heard(sent, *then), good) for case, sent, good, *then in CASES),
+    KNOWN,
+    lambda: ("a good greeting", heard(hello()), greeted),
+)
