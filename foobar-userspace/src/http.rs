@@ -10,6 +10,7 @@ mod fields;
 mod frames;
 mod head;
 mod host;
+mod kept;
 mod length;
 mod meaning;
 mod onward;

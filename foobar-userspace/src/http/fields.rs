@@ -1,6 +1,6 @@
 //! What the fields of a request's head say together.
 
-use super::{Limits, Refusal, characters, host::is_host, length, meaning::Meaning};
+use super::{Limits, Refusal, characters, host::is_host, kept::Kept, length, meaning::Meaning};
 
 /// A field as it stands in a head.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -13,14 +13,13 @@ pub struct Field<'b> {
 #[derive(Debug, Default)]
 pub(super) struct Intake<'b> {
     /// What goes on to the backend.
-    pub(super) kept: Vec<Field<'b>>,
+    pub(super) kept: Kept<'b>,
     pub(super) cookies: Vec<&'b [u8]>,
     pub(super) host: Option<&'b [u8]>,
     pub(super) length: Option<u64>,
     pub(super) is_chunked: bool,
     pub(super) expects_continue: bool,
     pub(super) wants_trailers: bool,
-    pub(super) announces_trailers: bool,
     pub(super) upgrade: Option<&'b [u8]>,
     pub(super) connection: Connection<'b>,
     count: usize,
@@ -92,32 +91,10 @@ impl<'b> Intake<'b> {
             Meaning::Upgrade => self.upgrade = Some(field.value),
             Meaning::Expect => self.expect(field.value)?,
             Meaning::Te => self.te(field.value),
-            Meaning::Trailer => {
-                self.announces_trailers = true;
-                self.kept.push(field);
-            }
+            Meaning::Trailer => self.kept.push_announcement(field),
             Meaning::HopByHop | Meaning::Identity | Meaning::Via => {}
         }
         Ok(())
-    }
-
-    /// What `Connection` named goes no further.
-    pub(super) fn drop_named(&mut self) {
-        let named = &self.connection.named;
-        if !named.is_empty() {
-            self.kept.retain(|field| {
-                !named
-                    .iter()
-                    .any(|name| name.eq_ignore_ascii_case(field.name))
-            });
-        }
-    }
-
-    /// Nothing comes after a body whose length is said before it.
-    pub(super) fn drop_announced(&mut self) {
-        if self.announces_trailers {
-            self.kept.retain(|field| !field.is_trailer());
-        }
     }
 
     fn host(&mut self, value: &'b [u8]) -> Result<(), Refusal> {

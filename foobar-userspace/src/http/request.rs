@@ -132,9 +132,9 @@ pub fn parse_request<'b>(
         }
     }
     let body = body(&intake, version)?;
-    intake.drop_named();
+    intake.kept.drop_named(&intake.connection);
     if body != Body::Chunked {
-        intake.drop_announced();
+        intake.kept.drop_announced();
     }
     let upgrade = upgrade(&intake, version, body)?;
     Ok(Request {
@@ -147,7 +147,7 @@ pub fn parse_request<'b>(
         expects_continue: intake.expects_continue && version == Version::Http11,
         wants_trailers: intake.wants_trailers && version == Version::Http11,
         upgrade,
-        fields: intake.kept,
+        fields: intake.kept.into_fields(),
         cookies: intake.cookies,
     })
 }
@@ -261,7 +261,7 @@ pub fn from_http2<'b>(
         (None, false) => Body::Chunked,
     };
     if body != Body::Chunked {
-        intake.drop_announced();
+        intake.kept.drop_announced();
     }
     Ok(Request {
         method,
@@ -273,7 +273,7 @@ pub fn from_http2<'b>(
         expects_continue: intake.expects_continue,
         wants_trailers: intake.wants_trailers,
         upgrade: None,
-        fields: intake.kept,
+        fields: intake.kept.into_fields(),
         cookies: intake.cookies,
     })
 }

@@ -3,7 +3,8 @@
 use thiserror::Error;
 
 use super::{
-    Field, Limits, Version, characters, fields::Connection, head::lines, length, meaning::Meaning,
+    Field, Limits, Version, characters, fields::Connection, head::lines, kept::Kept, length,
+    meaning::Meaning,
 };
 
 /// An answer as it goes on: end-to-end fields only.
@@ -84,20 +85,13 @@ pub fn parse_response<'b>(
         && body != AnswerBody::UntilClose
         && status != 101;
     if body != AnswerBody::Chunked {
-        intake.drop_announced();
+        intake.kept.drop_announced();
     }
-    let named = &intake.connection.named;
-    if !named.is_empty() {
-        intake.kept.retain(|field| {
-            !named
-                .iter()
-                .any(|name| name.eq_ignore_ascii_case(field.name))
-        });
-    }
+    intake.kept.drop_named(&intake.connection);
     Ok(Response {
         status,
         reason,
-        fields: intake.kept,
+        fields: intake.kept.into_fields(),
         body,
         keeps_alive,
         upgrade: intake.upgrade.filter(|_| status == 101),
@@ -125,17 +119,16 @@ pub fn from_http2_answer<'b>(
         intake.take(field)?;
     }
     if intake.length.is_some() {
-        intake.drop_announced();
+        intake.kept.drop_announced();
     }
-    Ok((intake.kept, intake.length))
+    Ok((intake.kept.into_fields(), intake.length))
 }
 
 #[derive(Default)]
 struct Intake<'b> {
-    kept: Vec<Field<'b>>,
+    kept: Kept<'b>,
     length: Option<u64>,
     is_chunked: bool,
-    announces_trailers: bool,
     connection: Connection<'b>,
     upgrade: Option<&'b [u8]>,
 }
@@ -152,20 +145,10 @@ impl<'b> Intake<'b> {
             Meaning::Connection => self.connection.take_answer(field.value),
             Meaning::Upgrade => self.upgrade = Some(field.value),
             Meaning::HopByHop | Meaning::Te => {}
-            Meaning::Trailer => {
-                self.announces_trailers = true;
-                self.kept.push(field);
-            }
+            Meaning::Trailer => self.kept.push_announcement(field),
             _ => self.kept.push(field),
         }
         Ok(())
-    }
-
-    /// Nothing comes after a body whose length is said before it.
-    fn drop_announced(&mut self) {
-        if self.announces_trailers {
-            self.kept.retain(|field| !field.is_trailer());
-        }
     }
 }
 
