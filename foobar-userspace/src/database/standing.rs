@@ -12,8 +12,8 @@ use crate::mysql::Failure;
 #[derive(Debug)]
 pub struct Status {
     values: Vec<(String, String)>,
-    /// At the latest, in microseconds since 1970.
-    pub started: u64,
+    /// At the latest, in microseconds since 1970; nothing where it may have been started again since.
+    pub started: Option<u64>,
 }
 
 impl Status {
@@ -22,8 +22,11 @@ impl Status {
             .iter()
             .map(|row| (text(row, 0), text(row, 1)))
             .collect();
-        let mut status = Self { values, started: 0 };
-        status.started = started(status.value("Uptime"))?;
+        let mut status = Self {
+            values,
+            started: None,
+        };
+        status.started = Some(started(status.value("Uptime"))?);
         Ok(status)
     }
 
@@ -49,7 +52,12 @@ pub type Role = [bool; 4];
 
 /// The status of one server as it was asked for last.
 #[derive(Debug, Default)]
-pub struct Standing(Option<Known>);
+pub struct Standing {
+    known: Option<Known>,
+    /// The question was not answered in time: a disk that hangs may hang it, and each that waits holds a session. Until a
+    /// survey is answered, checks do not ask.
+    hangs: bool,
+}
 
 #[derive(Debug)]
 struct Known {
@@ -60,7 +68,8 @@ struct Known {
 }
 
 impl Standing {
-    /// What is known, or the answer to `question` where that is of another connection or another role.
+    /// What is known, or the answer to `question` where that is of another connection or another role. One that does not
+    /// come in time leaves what is known of that role, but for the start: the server may be another by now.
     pub async fn of(
         &mut self,
         role: Role,
@@ -68,12 +77,33 @@ impl Standing {
         question: &str,
         until: Instant,
     ) -> Result<&Status, Failure> {
-        let fits = |known: &Known| known.connection == talk.connection() && known.role == role;
-        let known = match self.0.take().filter(fits) {
-            Some(known) => known,
-            None => Self::ask(role, talk, question, until).await?,
+        let known = match self.known.take().filter(|known| known.role == role) {
+            Some(known) if known.connection == talk.connection() => known,
+            other => self.anew(other, role, talk, question, until).await?,
         };
-        Ok(&self.0.insert(known).status)
+        Ok(&self.known.insert(known).status)
+    }
+
+    async fn anew(
+        &mut self,
+        known: Option<Known>,
+        role: Role,
+        talk: &mut Talk,
+        question: &str,
+        until: Instant,
+    ) -> Result<Known, Failure> {
+        let unsure = |mut known: Known| {
+            known.status.started = None;
+            known
+        };
+        match known {
+            Some(known) if self.hangs => Ok(unsure(known)),
+            Some(known) => match self.ask(role, talk, question, until).await {
+                Err(Failure::TimedOut) => Ok(unsure(known)),
+                told => told,
+            },
+            None => self.ask(role, talk, question, until).await,
+        }
     }
 
     /// Asks anew; a role that was not asked for yet is left to a check.
@@ -83,24 +113,28 @@ impl Standing {
         question: &str,
         until: Instant,
     ) -> Result<(), Failure> {
-        if let Some(known) = self.0.take() {
-            self.0 = Some(Self::ask(known.role, talk, question, until).await?);
-        }
+        let Some(role) = self.known.as_ref().map(|known| known.role) else {
+            return Ok(());
+        };
+        self.known = Some(self.ask(role, talk, question, until).await?);
         Ok(())
     }
 
     /// It is about to change: the next check asks.
     pub fn forget(&mut self) {
-        self.0 = None;
+        self.known = None;
     }
 
     async fn ask(
+        &mut self,
         role: Role,
         talk: &mut Talk,
         question: &str,
         until: Instant,
     ) -> Result<Known, Failure> {
-        let rows = talk.rows(question, until).await?;
+        let rows = talk.rows(question, until).await;
+        self.hangs = matches!(rows, Err(Failure::TimedOut));
+        let rows = rows?;
         Ok(Known {
             connection: talk.connection(),
             role,

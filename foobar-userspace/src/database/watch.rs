@@ -50,6 +50,7 @@ pub async fn watch(
     let mut ticks = time::interval_at(rhythm.from, rhythm.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next_survey = Instant::now();
+    let mut pause = SURVEY;
     loop {
         ticks.tick().await;
         let begun = Instant::now();
@@ -58,8 +59,8 @@ pub async fn watch(
         let observation = match picture {
             Ok(picture) => Observation::Answered(Box::new(picture)),
             Err(failure) => {
-                // Another server may answer at this address next.
-                known = None;
+                // Another server may answer at this address next; one that hangs is still the same.
+                known = known.filter(|_| failure == Failure::TimedOut);
                 Observation::Failed(failure)
             }
         };
@@ -88,11 +89,20 @@ pub async fn watch(
                 Some((Make::Mysql, standing)) => mysql::survey(&mut talk, standing, until).await,
                 None => continue,
             };
-            // What keeps a survey from coming the next check tells.
-            if let Ok(survey) = survey
-                && seen.send(Seen::Surveyed { member, survey }).await.is_err()
-            {
-                return;
+            match survey {
+                Ok(survey) => {
+                    pause = SURVEY;
+                    if seen.send(Seen::Surveyed { member, survey }).await.is_err() {
+                        return;
+                    }
+                }
+                // Each that waits holds a session of the server's.
+                Err(Failure::TimedOut) => {
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    next_survey = begun + pause;
+                }
+                // What keeps it from coming the next check tells.
+                Err(_) => {}
             }
         }
     }
@@ -138,6 +148,7 @@ async fn look(
 }
 
 const SURVEY: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const SURVEY_WITHIN: Duration = Duration::from_secs(1);
 /// Changes with every beat, whatever the balancers' clocks say.
 const BEATS: &str = "SELECT CAST(SUM(at) AS CHAR) FROM foobar.heartbeat";

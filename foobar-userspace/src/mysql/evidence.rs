@@ -300,7 +300,7 @@ mod tests {
             executed: GtidSet::Mariadb(Default::default()),
             term: None,
             beat: None,
-            started: 0,
+            started: Some(0),
             semi_sync: SemiSync::default(),
             group: None,
             galera: None,

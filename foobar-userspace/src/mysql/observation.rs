@@ -84,8 +84,8 @@ pub struct Picture {
     pub term: Option<Term>,
     /// The beat of this node as it arrived there, in microseconds of this node's clock.
     pub beat: Option<u64>,
-    /// When it was started at the latest, by the same clock.
-    pub started: u64,
+    /// When it was started at the latest, by the same clock; nothing where that could not be asked.
+    pub started: Option<u64>,
     pub semi_sync: SemiSync,
     pub group: Option<GroupView>,
     pub galera: Option<GaleraView>,

@@ -457,7 +457,7 @@ mod tests {
             executed: none,
             term: None,
             beat: None,
-            started: 0,
+            started: Some(0),
             semi_sync: SemiSync {
                 armed: is_primary,
                 in_effect: is_primary,

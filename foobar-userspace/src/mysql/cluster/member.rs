@@ -157,8 +157,11 @@ impl Member {
     /// has it again once it shows what its source committed after that start.
     pub fn has_forgotten(&self) -> bool {
         self.picture.as_ref().is_none_or(|picture| {
-            let started = picture.started.max(self.down);
-            picture.beat.is_none_or(|beat| beat <= started)
+            let started = picture.started.map(|started| started.max(self.down));
+            picture
+                .beat
+                .zip(started)
+                .is_none_or(|(beat, started)| beat <= started)
         })
     }
 
@@ -167,7 +170,10 @@ impl Member {
         self.picture.as_ref().is_some_and(|picture| {
             picture.read_only
                 && picture.replication.is_none()
-                && picture.beat.is_some_and(|beat| beat < picture.started)
+                && picture
+                    .beat
+                    .zip(picture.started)
+                    .is_some_and(|(beat, started)| beat < started)
         })
     }
 
@@ -266,10 +272,14 @@ mod tests {
     use super::*;
     use crate::mysql::cluster::{Mode, tests};
 
-    fn picture(started: u64, beat: Option<u64>, source: Option<u32>) -> Observation {
+    fn picture(
+        started: impl Into<Option<u64>>,
+        beat: Option<u64>,
+        source: Option<u32>,
+    ) -> Observation {
         Observation::Answered(Box::new(Picture {
             read_only: true,
-            started,
+            started: started.into(),
             beat,
             ..tests::picture(2, source, 0, 1)
         }))
@@ -311,6 +321,8 @@ mod tests {
         );
         seen(&mut member, picture(10, Some(41), Some(1)), 42);
         assert!(!member.has_forgotten());
+        seen(&mut member, picture(None, Some(43), Some(1)), 44);
+        assert!(member.has_forgotten(), "nobody knows when it was started");
     }
 
     #[test]

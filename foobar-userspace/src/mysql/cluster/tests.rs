@@ -54,7 +54,7 @@ pub(super) fn picture(id: u32, source: Option<u32>, behind: u64, pulse: u64) -> 
         executed: GtidSet::Mariadb(BTreeMap::new()),
         term: None,
         beat: None,
-        started: 0,
+        started: Some(0),
         semi_sync: SemiSync::default(),
         group: None,
         galera: None,

@@ -173,7 +173,7 @@ impl Server {
             executed: self.executed(),
             term: self.term().cloned(),
             beat: self.beat(balancer),
-            started: self.started,
+            started: Some(self.started),
             semi_sync: SemiSync {
                 armed: self.armed,
                 in_effect: self.armed,
