@@ -250,6 +250,11 @@ impl Lab {
         self.processes.signal(&format!("foobar-{node}"), signal)
     }
 
+    #[must_use]
+    pub fn is_foobar_running(&self, node: &str) -> bool {
+        self.processes.is_running(&format!("foobar-{node}"))
+    }
+
     /// Stops a server's nginx.
     ///
     /// # Errors

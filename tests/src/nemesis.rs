@@ -136,7 +136,10 @@ impl Nemesis {
                 // Whoever comes back first takes what there is.
                 let user = databases::APPLICATION.0;
                 let text = format!("SET GLOBAL max_connections = 10; KILL USER {user}");
-                say_at_last(|| databases::sql(primary, &text).map(drop))
+                // What set the limit may have failed to kill, and then there is one port left.
+                databases::sql(primary, &text)
+                    .map(drop)
+                    .or_else(|_| say_at_last(|| databases::administer(primary, &text)))
             }
             Self::KillController => lab.signal_foobar("lb1", libc::SIGKILL),
             Self::FreezeController => {
@@ -152,6 +155,8 @@ impl Nemesis {
             Self::KillWithController => {
                 lab.signal_database(primary, libc::SIGKILL)?;
                 lab.signal_foobar("lb1", libc::SIGKILL)?;
+                // Until then it has the lock; whoever starts it again (systemd) waits for its end.
+                lab.wait("the controller has ended", || !lab.is_foobar_running("lb1"))?;
                 lab.start_foobar("lb1")
             }
             Self::KillAndFreezeController => {
