@@ -24,7 +24,7 @@ pub mod template;
 pub mod trials;
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -250,9 +250,12 @@ impl Lab {
         self.processes.signal(&format!("foobar-{node}"), signal)
     }
 
+    /// Whether a controller has the node's lock: one that was killed has it until the last of its threads has ended, which is
+    /// later than that of its process id.
     #[must_use]
-    pub fn is_foobar_running(&self, node: &str) -> bool {
-        self.processes.is_running(&format!("foobar-{node}"))
+    pub fn is_node_locked(node: &str) -> bool {
+        let lock = File::open(Path::new("/run/foobar").join(format!("{node}.lock")));
+        lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
     /// Stops a server's nginx.

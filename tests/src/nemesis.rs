@@ -156,7 +156,7 @@ impl Nemesis {
                 lab.signal_database(primary, libc::SIGKILL)?;
                 lab.signal_foobar("lb1", libc::SIGKILL)?;
                 // Until then it has the lock; whoever starts it again (systemd) waits for its end.
-                lab.wait("the controller has ended", || !lab.is_foobar_running("lb1"))?;
+                lab.wait("the controller has ended", || !Lab::is_node_locked("lb1"))?;
                 lab.start_foobar("lb1")
             }
             Self::KillAndFreezeController => {
