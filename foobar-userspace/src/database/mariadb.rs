@@ -12,12 +12,12 @@ use super::{
     Talk,
     hand::Stage,
     standing::Standing,
-    survey::{Questions, survey_of},
+    survey::Questions,
     talk::{is_on, named, quoted, seconds_until, text},
 };
 use crate::mysql::{
     Failure, GtidSet, Picture, ServerId,
-    observation::{GaleraView, Make, Origin, Replication, SemiSync, Survey, Term},
+    observation::{GaleraView, Make, Origin, Replication, SemiSync, Term},
     task::{Position, Task},
 };
 
@@ -138,15 +138,6 @@ pub fn term_and_beat(rows: &[Row]) -> (Option<Term>, Option<u64>) {
     (term, text(row, 3).parse().ok())
 }
 
-pub async fn survey(
-    talk: &mut Talk,
-    standing: &mut Standing,
-    until: Instant,
-) -> Result<Survey, Failure> {
-    standing.renew(talk, STATUS, until).await?;
-    survey_of(talk, &QUESTIONS, until).await
-}
-
 pub async fn perform(
     talk: &mut Talk,
     task: &Task,
@@ -174,7 +165,7 @@ pub async fn perform(
         Task::Follow(member) => follow(talk, *member, stage, until).await?,
         Task::OpenWrites => {
             wait_for_replica(talk, CLIENTS, until).await?;
-            assert_armed(talk, "SELECT @@rpl_semi_sync_master_enabled", until).await?;
+            require_armed(talk, "SELECT @@rpl_semi_sync_master_enabled", until).await?;
             say(talk, &["SET GLOBAL read_only = 0"], until).await?;
         }
         Task::CloseWrites => {
@@ -326,7 +317,7 @@ pub async fn wait_for_replica(
 }
 
 /// What armed it is gone where it was started again since: it would acknowledge alone (N8).
-pub async fn assert_armed(talk: &mut Talk, armed: &str, until: Instant) -> Result<(), Failure> {
+pub async fn require_armed(talk: &mut Talk, armed: &str, until: Instant) -> Result<(), Failure> {
     let rows = talk.rows_here(armed, until).await?;
     match rows.first().is_some_and(|row| is_on(&text(row, 0))) {
         true => Ok(()),
@@ -358,7 +349,8 @@ const STATUS: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Uptime', 'Rpl_
     'Rpl_semi_sync_master_clients', 'wsrep_cluster_status', 'wsrep_local_state', 'wsrep_ready', \
     'wsrep_cluster_state_uuid', 'wsrep_cluster_size')";
 const CLIENTS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_master_clients'";
-const QUESTIONS: Questions = Questions {
+pub const QUESTIONS: Questions = Questions {
+    status: STATUS,
     make: Make::Mariadb,
     at_start: "SELECT CASE WHEN GLOBAL_VALUE_ORIGIN = 'SQL' THEN 'unknown' WHEN GLOBAL_VALUE = 'ON' THEN 'read-only' \
         ELSE 'writable' END FROM information_schema.SYSTEM_VARIABLES WHERE VARIABLE_NAME = 'READ_ONLY'",

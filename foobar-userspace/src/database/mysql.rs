@@ -8,14 +8,14 @@ use tokio::time::Instant;
 use super::{
     Talk,
     hand::Stage,
-    mariadb::{assert_armed, own_rows, say, term_and_beat, wait_for_replica},
+    mariadb::{own_rows, require_armed, say, term_and_beat, wait_for_replica},
     standing::Standing,
-    survey::{Questions, survey_of},
+    survey::Questions,
     talk::{is_on, named, quoted, seconds_until, text},
 };
 use crate::mysql::{
     Failure, GtidSet, Picture, ServerId,
-    observation::{GroupView, Make, Replication, SemiSync, Survey},
+    observation::{GroupView, Make, Replication, SemiSync},
     task::{Position, Task},
 };
 
@@ -127,15 +127,6 @@ fn replication(row: &Row, heartbeats: &[Row], executed: &GtidSet) -> Result<Repl
     })
 }
 
-pub async fn survey(
-    talk: &mut Talk,
-    standing: &mut Standing,
-    until: Instant,
-) -> Result<Survey, Failure> {
-    standing.renew(talk, MORE, until).await?;
-    survey_of(talk, &QUESTIONS, until).await
-}
-
 pub async fn perform(
     talk: &mut Talk,
     task: &Task,
@@ -163,7 +154,7 @@ pub async fn perform(
         Task::Follow(member) => follow(talk, *member, stage, until).await?,
         Task::OpenWrites => {
             wait_for_replica(talk, CLIENTS, until).await?;
-            assert_armed(talk, "SELECT @@rpl_semi_sync_source_enabled", until).await?;
+            require_armed(talk, "SELECT @@rpl_semi_sync_source_enabled", until).await?;
             say(
                 talk,
                 &["SET GLOBAL super_read_only = 0", "SET GLOBAL read_only = 0"],
@@ -289,7 +280,8 @@ const GROUP: &str =
 const HEARTBEATS: &str = "SELECT COUNT_RECEIVED_HEARTBEATS FROM performance_schema.replication_connection_status \
     WHERE CHANNEL_NAME = ''";
 const CLIENTS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_source_clients'";
-const QUESTIONS: Questions = Questions {
+pub const QUESTIONS: Questions = Questions {
+    status: MORE,
     make: Make::Mysql,
     at_start: "SELECT CASE WHEN EXISTS (SELECT 1 FROM performance_schema.persisted_variables \
         WHERE VARIABLE_NAME = 'super_read_only' AND VARIABLE_VALUE = 'ON') THEN 'read-only' \

@@ -1,6 +1,6 @@
 //! What a server says of itself that is dear to ask: kept until the connection or the role is another, renewed by surveys.
 //!
-//! `SHOW GLOBAL STATUS` adds up six hundred counters of all threads: 0.35 ms of a check that takes 0.6 without it.
+//! `SHOW GLOBAL STATUS` adds up six hundred counters of all threads: 0.4 of the 0.7 ms that the statements of a check took.
 
 use mysql_async::Row;
 use tokio::time::Instant;

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::{
     Talk, now,
+    standing::Standing,
     talk::{named, quoted, text},
 };
 use crate::mysql::{
@@ -15,6 +16,8 @@ use crate::mysql::{
 /// In the words of one make; the rest both understand.
 pub struct Questions {
     pub make: Make,
+    /// What a [`Standing`] keeps.
+    pub status: &'static str,
     /// Answers one of the words of [`preflight::AT_START`].
     pub at_start: &'static str,
     pub heartbeat: &'static str,
@@ -24,9 +27,11 @@ pub struct Questions {
 
 pub async fn survey_of(
     talk: &mut Talk,
+    standing: &mut Standing,
     questions: &Questions,
     until: Instant,
 ) -> Result<Survey, Failure> {
+    standing.renew(talk, questions.status, until).await?;
     let mut survey = Survey::default();
     let wanted: Vec<_> = preflight::settings(questions.make).map(quoted).collect();
     let variables = format!(

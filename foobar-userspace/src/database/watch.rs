@@ -7,7 +7,7 @@ use tokio::{
     time::{self, Instant, MissedTickBehavior},
 };
 
-use super::{Endpoint, Talk, mariadb, mysql, standing::Standing, talk::text};
+use super::{Endpoint, Talk, mariadb, mysql, standing::Standing, survey::survey_of, talk::text};
 use crate::mysql::{
     Failure, Observation, Picture,
     observation::{Look, Make, Survey},
@@ -82,13 +82,14 @@ pub async fn watch(
         if answered && begun >= next_survey {
             next_survey = begun + SURVEY;
             let until = Instant::now() + timeout.max(SURVEY_WITHIN);
-            let survey = match &mut known {
-                Some((Make::Mariadb, standing)) => {
-                    mariadb::survey(&mut talk, standing, until).await
-                }
-                Some((Make::Mysql, standing)) => mysql::survey(&mut talk, standing, until).await,
-                None => continue,
+            let Some((make, standing)) = &mut known else {
+                continue;
             };
+            let questions = match make {
+                Make::Mariadb => &mariadb::QUESTIONS,
+                Make::Mysql => &mysql::QUESTIONS,
+            };
+            let survey = survey_of(&mut talk, standing, questions, until).await;
             match survey {
                 Ok(survey) => {
                     pause = SURVEY;

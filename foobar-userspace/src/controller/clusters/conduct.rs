@@ -163,7 +163,8 @@ impl Conductor {
         let mut tasks = JoinSet::new();
         let (sender, seen) = mpsc::channel(64);
         // One after the other: checks of all at one moment wait for each other.
-        let apart = check.every / u32::try_from(monitor.len()).unwrap_or(u32::MAX);
+        let members = u32::try_from(monitor.len()).unwrap_or(u32::MAX);
+        let apart = check.every / members.max(1);
         let (mut from, every, timeout) = (time::Instant::now(), check.every, check.timeout);
         for (member, endpoint) in monitor.iter().enumerate() {
             tasks.spawn(look(
