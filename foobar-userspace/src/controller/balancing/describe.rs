@@ -96,20 +96,20 @@ impl Balancing {
 
     fn service(&self, name: &str) -> ServiceStatus {
         let of_service = |service: &str| service == name;
-        let mut addresses: HashMap<(&str, u16), Vec<(u32, &PlannedBackend)>> = HashMap::new();
-        let mut order = Vec::new();
+        let mut hosts: Vec<Vec<(u32, &PlannedBackend)>> = Vec::new();
+        let mut places = HashMap::new();
         for (id, planned) in &self.plan.backends {
             if of_service(&planned.service) {
-                let place = (planned.host.as_str(), planned.port);
-                let known = addresses.entry(place).or_default();
-                if known.is_empty() {
-                    order.push(place);
+                let place = *places
+                    .entry((planned.host.as_str(), planned.port))
+                    .or_insert(hosts.len());
+                match hosts.get_mut(place) {
+                    Some(addresses) => addresses.push((*id, planned)),
+                    None => hosts.push(vec![(*id, planned)]),
                 }
-                known.push((*id, planned));
             }
         }
-        let worst = |place| {
-            let addresses = addresses.get(&place).map_or(&[][..], Vec::as_slice);
+        let worst = |addresses: &Vec<(u32, &PlannedBackend)>| {
             let of_many = addresses.len() > 1;
             let statuses = addresses
                 .iter()
@@ -126,7 +126,7 @@ impl Balancing {
                 .filter(|vip| of_service(&vip.service))
                 .map(|vip| vip.address.to_string())
                 .collect(),
-            backends: order.into_iter().filter_map(worst).collect(),
+            backends: hosts.iter().filter_map(worst).collect(),
         }
     }
 

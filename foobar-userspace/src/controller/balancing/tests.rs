@@ -121,6 +121,44 @@ fn a_recycled_id_does_not_inherit_a_ring() {
     assert!(!balancing.expect("infallible").knows_all());
 }
 
+#[test]
+fn of_two_addresses_of_a_host_the_worse_is_told() {
+    let now = Instant::now();
+    let text = r#"
+version = 1
+[hosts]
+lb1 = { public = ["203.0.113.10", "2001:db8::10"] }
+web1 = { private = ["10.0.0.11", "fd00::11"] }
+web2 = { private = ["10.0.0.12", "fd00::12"] }
+[nodes]
+lb1 = { wan = { dev = "eth0" } }
+[l4.plain]
+on = "lb1"
+vip = ["public:8080"]
+backends = [{ host = "web1", port = 80 }, { host = "web2", port = 80 }]
+check = { tcp = true, every = "1s", rise = 1, fall = 1 }
+"#;
+    let mut balancing = of(text, now);
+    for (id, planned) in balancing.plan.backends.clone() {
+        let result = match planned.address.to_string().as_str() {
+            "fd00::11" => Err("refused".to_owned()),
+            _ => Ok(()),
+        };
+        balancing.observe(seen(id, result), now);
+    }
+    let [service] = balancing.services().try_into().expect("one service");
+    let told: Vec<_> = service
+        .backends
+        .iter()
+        .map(|told| (told.host.as_str(), told.state, told.detail.as_deref()))
+        .collect();
+    let expected = [
+        ("web1", BackendState::Down, Some("fd00::11: refused")),
+        ("web2", BackendState::Up, None),
+    ];
+    assert_eq!(told, expected);
+}
+
 fn fresh(now: Instant) -> Balancing {
     let text = r#"
 version = 1
@@ -138,6 +176,10 @@ proto = "tcp"
 backends = [{ host = "web1", port = 80 }, { host = "web2", port = 80 }, { host = "web3", port = 80 }]
 check = { tcp = true, every = "1s", rise = 2, fall = 3 }
 "#;
+    of(text, now)
+}
+
+fn of(text: &str, now: Instant) -> Balancing {
     let config = config::parse(text, Path::new("test.toml")).expect("a good configuration");
     let plan = crate::balancer::plan(&config, "lb1", &mut Labels::default()).expect("room");
     let none = |_| Ok::<_, Infallible>(None);
