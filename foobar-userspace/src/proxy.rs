@@ -36,6 +36,7 @@ pub mod tls;
 mod tunnel;
 mod watch;
 pub mod welcome;
+mod wire;
 mod worker;
 
 use std::{net::SocketAddr, rc::Rc};

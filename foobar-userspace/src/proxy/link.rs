@@ -20,6 +20,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{
     buffers::{Buffer, Buffers},
     sites::SiteBackend,
+    wire::Wire,
 };
 use crate::{config::ProxyProtocol, http};
 
@@ -39,8 +40,8 @@ pub(super) struct Link {
 /// In clear, or encrypted.
 #[derive(Debug)]
 pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Wire),
+    Tls(Box<TlsStream<Wire>>),
 }
 
 /// A backend's connections of one worker.
@@ -133,10 +134,10 @@ impl Stream {
             stream.write_all(&header).await?;
         }
         let Some(tls) = &to.tls else {
-            return Ok(Self::Plain(stream));
+            return Ok(Self::Plain(Wire(stream)));
         };
         let connector = TlsConnector::from(Arc::clone(&tls.config));
-        let stream = connector.connect(tls.name.clone(), stream).await?;
+        let stream = connector.connect(tls.name.clone(), Wire(stream)).await?;
         Ok(Self::Tls(Box::new(stream)))
     }
 }

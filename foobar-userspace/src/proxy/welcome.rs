@@ -21,6 +21,7 @@ use super::{
     proxied::{self, Proxied},
     redirect, serve,
     tls::Fronts,
+    wire::Wire,
 };
 use crate::{
     config::Jail,
@@ -163,7 +164,7 @@ async fn encrypted(
     endpoint: SocketAddr,
     doorway: &Doorway,
     post: &Post,
-) -> Result<(Box<TlsStream<TcpStream>>, TlsFacts), Turned> {
+) -> Result<(Box<TlsStream<Wire>>, TlsFacts), Turned> {
     let patience = doorway.fronts.patience(endpoint).unwrap_or(PROXIED_WITHIN);
     let begun = Instant::now();
     // Asymmetric cryptography is what a flood costs: who is over the number waits in turn, for no longer than a
@@ -173,7 +174,7 @@ async fn encrypted(
         .map_err(|_| Turned::TimedOut)?
         .map_err(|_| Turned::Away)?;
     let left = || patience.saturating_sub(begun.elapsed());
-    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), Wire(stream));
     let mut start = match timeout(left(), hello).await {
         Err(_) => return Err(Turned::TimedOut),
         // A scanner, a health check by TCP: it left before it said anything.
@@ -234,7 +235,7 @@ fn challenged(
     doorway.challenges.get(hello.server_name()?).cloned()
 }
 
-fn facts(stream: &TlsStream<TcpStream>, sni: Option<String>) -> TlsFacts {
+fn facts(stream: &TlsStream<Wire>, sni: Option<String>) -> TlsFacts {
     let (_, session) = stream.get_ref();
     TlsFacts {
         sni,
