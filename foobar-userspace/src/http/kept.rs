@@ -10,12 +10,16 @@ pub(super) struct Kept<'b> {
 
 impl<'b> Kept<'b> {
     pub(super) fn push(&mut self, field: Field<'b>) {
+        // One allocation, as most heads have fewer.
+        if self.fields.capacity() == 0 {
+            self.fields.reserve(USUAL);
+        }
         self.fields.push(field);
     }
 
     pub(super) fn push_announcement(&mut self, field: Field<'b>) {
         self.announces_trailers = true;
-        self.fields.push(field);
+        self.push(field);
     }
 
     /// What `Connection` named goes no further.
@@ -41,3 +45,5 @@ impl<'b> Kept<'b> {
         self.fields
     }
 }
+
+const USUAL: usize = 16;

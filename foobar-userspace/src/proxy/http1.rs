@@ -279,7 +279,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             input: &self.input,
             progress: &self.progress,
         };
-        let mut download = Http1Download::new(ends, &self.watch, &asked, version, manner);
+        let out = self.worker.spares.take();
+        let mut download = Http1Download::new(ends, &self.watch, &asked, version, manner, out);
         let (ending, received) = match body {
             Body::None | Body::Length(0) => {
                 let upload = None::<NoUpload>;
@@ -302,6 +303,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let keeps_alive = download.keeps_alive();
         let sent = download.sent_bytes();
+        self.worker.spares.give(download.take_out());
         self.worker.spares.give(std::mem::take(&mut asked.head));
         let next = match &ending.own {
             Some(own) => {

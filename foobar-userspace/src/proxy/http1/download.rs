@@ -51,12 +51,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Download<'a, S> {
         asked: &Asked,
         version: Version,
         manner: Manner,
+        out: Vec<u8>,
     ) -> Self {
         Self {
             stream: ends.stream,
             input: ends.input,
             watch,
-            out: Vec::new(),
+            out,
             version,
             manner,
             is_chunked: false,
@@ -70,6 +71,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Download<'a, S> {
 
     pub(super) const fn keeps_alive(&self) -> bool {
         self.manner.keeps_alive
+    }
+
+    /// Its memory, for the next.
+    pub(super) fn take_out(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
     }
 
     pub(super) const fn sent_bytes(&self) -> u64 {
@@ -201,8 +207,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Download for Http1Download<'_, S> {
         if self.out.is_empty() {
             return Ok(());
         }
-        let out = std::mem::take(&mut self.out);
-        self.send(&[&out]).await
+        let mut out = std::mem::take(&mut self.out);
+        self.send(&[&out]).await?;
+        out.clear();
+        self.out = out;
+        Ok(())
     }
 
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
