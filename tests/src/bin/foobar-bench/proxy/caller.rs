@@ -1,9 +1,9 @@
 //! A TLS connection that asks one thing over and over, and costs less than the proxy that it measures.
 //!
 //! Every answer's length is checked by the headers of its records; what they hold is decrypted where it is asked for, and
-//! dropped in the kernel elsewhere, uncopied.
+//! dropped elsewhere: of a large answer in the kernel, uncopied.
 
-use std::io;
+use std::{io, ops::Range};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::net::{RecvFlags, recv};
@@ -33,7 +33,9 @@ pub(super) struct Caller {
     sealed: u64,
     opener: Box<dyn MessageDecrypter>,
     opened: u64,
-    record: Box<[u8]>,
+    room: Box<[u8]>,
+    /// What of the room was received and not looked at.
+    ahead: Range<usize>,
     /// What was decrypted of an answer.
     answer: Vec<u8>,
 }
@@ -74,7 +76,8 @@ impl Caller {
             sealed: 0,
             opener,
             opened,
-            record: vec![0; MOST].into_boxed_slice(),
+            room: vec![0; 2 * MOST].into_boxed_slice(),
+            ahead: 0..0,
             answer,
         };
         // AWS-LC counts a key's records from its first, which has to be number 0. This one is sent to nobody.
@@ -120,18 +123,17 @@ impl Caller {
     /// Drops a record; how many bytes of the answer it held.
     async fn count(&mut self) -> Result<usize> {
         let length = self.header().await?;
-        receive(&self.stream, &mut self.record[..length], RecvFlags::TRUNC).await?;
+        self.take(length, RecvFlags::TRUNC).await?;
         Ok(length - OVERHEAD)
     }
 
     async fn decrypt(&mut self) -> Result<usize> {
         let length = self.header().await?;
-        let record = &mut self.record[..length];
-        receive(&self.stream, record, RecvFlags::empty()).await?;
+        let place = self.take(length, RecvFlags::empty()).await?;
         let sealed = InboundOpaqueMessage::new(
             ContentType::ApplicationData,
             ProtocolVersion::TLSv1_2,
-            record,
+            &mut self.room[place],
         );
         let plain = self.opener.decrypt(sealed, self.opened - 1)?;
         ensure!(
@@ -145,9 +147,10 @@ impl Caller {
 
     /// Takes a record's header; how many bytes follow.
     async fn header(&mut self) -> Result<usize> {
-        let mut header = [0; 5];
-        receive(&self.stream, &mut header, RecvFlags::empty()).await?;
-        let [kind, _, _, high, low] = header;
+        let place = self.take(HEADER, RecvFlags::empty()).await?;
+        let [kind, _, _, high, low] = self.room[place] else {
+            bail!("no header");
+        };
         let length = usize::from(u16::from_be_bytes([high, low]));
         ensure!(kind == APPLICATION_DATA, "a record of kind {kind}");
         ensure!(
@@ -157,19 +160,42 @@ impl Caller {
         self.opened += 1;
         Ok(length)
     }
+
+    /// The next bytes of the stream, and where in the room they are. Of a small answer all that has come is received at
+    /// once.
+    async fn take(&mut self, length: usize, flags: RecvFlags) -> Result<Range<usize>> {
+        if matches!(self.path, Path::Large) {
+            receive(&self.stream, &mut self.room[..length], flags).await?;
+            return Ok(0..length);
+        }
+        if self.ahead.is_empty() {
+            self.ahead = 0..0;
+        }
+        while self.ahead.len() < length {
+            let room = &mut self.room[self.ahead.end..];
+            self.ahead.end += receive_some(&self.stream, room, RecvFlags::empty()).await?;
+        }
+        let place = self.ahead.start..self.ahead.start + length;
+        self.ahead.start = place.end;
+        Ok(place)
+    }
 }
 
 /// Fills the room; with [`RecvFlags::TRUNC`] nothing is copied, tcp(7).
 async fn receive(stream: &TcpStream, room: &mut [u8], flags: RecvFlags) -> Result<()> {
     let mut filled = 0;
     while filled < room.len() {
-        let read = || Ok(recv(stream, &mut room[filled..], flags)?.1);
-        match stream.async_io(Interest::READABLE, read).await? {
-            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            count => filled += count,
-        }
+        filled += receive_some(stream, &mut room[filled..], flags).await?;
     }
     Ok(())
+}
+
+async fn receive_some(stream: &TcpStream, room: &mut [u8], flags: RecvFlags) -> Result<usize> {
+    let read = || Ok(recv(stream, &mut *room, flags)?.1);
+    match stream.async_io(Interest::READABLE, read).await? {
+        0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        count => Ok(count),
+    }
 }
 
 async fn first_answer(stream: &mut TlsStream<TcpStream>, path: Path) -> Result<Vec<u8>> {
@@ -206,6 +232,8 @@ fn key_of(secrets: ConnectionTrafficSecrets) -> Result<(AeadKey, Iv)> {
 
 /// RFC 8446 5.1.
 const APPLICATION_DATA: u8 = 23;
+/// RFC 8446 5.2.
+const HEADER: usize = 5;
 /// The inner type and the tag of AES-GCM, RFC 8446 5.2.
 const OVERHEAD: usize = 1 + 16;
 /// RFC 8446 5.2.

@@ -1,5 +1,4 @@
-//! What is asked of a proxy: by wrk, h2load, and clients of our own for large answers, latency, handshakes and idle
-//! connections.
+//! What is asked of a proxy: by clients of our own, and by h2load.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -14,12 +13,6 @@ use super::{
     questions::{Pace, Question},
 };
 
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Protocol {
-    Http1,
-    Http2,
-}
-
 /// A load on one proxy.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
@@ -29,17 +22,8 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Requests for 1 KB a second, and how many there were.
-    pub(super) fn rate(&self, protocol: Protocol) -> Result<(f64, u64)> {
-        let url = format!("https://127.0.0.1:{}{}", self.port, Path::Small.name());
-        match protocol {
-            Protocol::Http1 => self.wrk(&url),
-            Protocol::Http2 => self.h2load(&url),
-        }
-    }
-
-    /// The same of what our own client asks for, as often as the proxy answers.
-    pub(super) fn own_rate(&self, bench: &mut Bench, path: Path) -> Result<(f64, u64)> {
+    /// Requests a second, as many as the proxy answers, and how many there were.
+    pub(super) fn rate(&self, bench: &mut Bench, path: Path) -> Result<(f64, u64)> {
         let answer = bench.ask(&self.question(path, Pace::Full))?;
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
         Ok((
@@ -62,19 +46,9 @@ impl Load {
         }
     }
 
-    fn wrk(&self, url: &str) -> Result<(f64, u64)> {
-        let mut command = pinned(&self.cores, "wrk");
-        command.args(["-t1", "-c50", &format!("-d{}s", self.seconds)]);
-        command.args(["-H", "Host: www.foobar.com", url]);
-        let text = output(&mut command)?;
-        if text.contains("Non-2xx") || text.contains("Socket errors") {
-            bail!("wrk met errors:\n{text}");
-        }
-        let count = field(&text, " requests in ", Side::Before)?;
-        Ok((field(&text, "Requests/sec:", Side::After)?, whole(count)))
-    }
-
-    fn h2load(&self, url: &str) -> Result<(f64, u64)> {
+    /// Requests for 1 KB over HTTP/2 a second, and how many there were.
+    pub(super) fn http2_rate(&self) -> Result<(f64, u64)> {
+        let url = url(self.port);
         let mut command = pinned(&self.cores, "h2load");
         command.args([
             "-t1",
@@ -84,11 +58,11 @@ impl Load {
             "-D",
             &self.seconds.to_string(),
         ]);
-        command.args(["-H", ":authority: www.foobar.com", url]);
+        command.args(["-H", ":authority: www.foobar.com", &url]);
         let text = output(&mut command)?;
-        let failed = field(&text, " failed,", Side::Before)?;
-        let count = field(&text, " succeeded,", Side::Before)?;
-        let rate = field(&text, " req/s", Side::Before)?;
+        let failed = field(&text, " failed,")?;
+        let count = field(&text, " succeeded,")?;
+        let rate = field(&text, " req/s")?;
         if failed > 0.0 || count < 1.0 {
             bail!("h2load met errors:\n{text}");
         }
@@ -113,14 +87,15 @@ impl Load {
     }
 }
 
+fn url(port: u16) -> String {
+    format!("https://127.0.0.1:{port}{}", Path::Small.name())
+}
+
 /// So many requests that buffers and caches are what they will be.
 pub(super) fn warm_up(cores: &str, port: u16) -> Result<()> {
-    let load = Load {
-        cores: cores.to_owned(),
-        seconds: 1,
-        port,
-    };
-    load.rate(Protocol::Http1).map(drop)
+    let mut command = pinned(cores, "wrk");
+    command.args(["-t1", "-c50", "-d1s", "-H", "Host: www.foobar.com"]);
+    output(command.arg(url(port))).map(drop)
 }
 
 /// Connections that had one answer and are idle as long as this lives.
@@ -171,21 +146,11 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(text)
 }
 
-enum Side {
-    After,
-    Before,
-}
-
-/// The number beside a mark.
-fn field(text: &str, mark: &str, side: Side) -> Result<f64> {
-    let found = match side {
-        Side::After => text
-            .split_once(mark)
-            .and_then(|(_, rest)| rest.split_whitespace().next()),
-        Side::Before => text
-            .split_once(mark)
-            .and_then(|(before, _)| before.split([' ', '\n', ',']).next_back()),
-    };
+/// The number before a mark.
+fn field(text: &str, mark: &str) -> Result<f64> {
+    let found = text
+        .split_once(mark)
+        .and_then(|(before, _)| before.split([' ', '\n', ',']).next_back());
     found
         .and_then(|number| number.trim().parse().ok())
         .with_context(|| format!("no number at {mark:?} in\n{text}"))

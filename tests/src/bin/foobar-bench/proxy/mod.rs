@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use self::{
     backend::Path,
-    load::{Load, Protocol},
+    load::Load,
     peers::{Behind, Bench, Peer},
 };
 use super::Output;
@@ -74,10 +74,10 @@ struct Case {
 
 #[derive(Clone, Copy, Debug)]
 enum Measure {
-    /// Of 1 KB, by the clients that everybody knows.
-    Rate(Protocol),
-    /// Of 64 KB, by a client that does not bound it.
-    LargeRate,
+    /// By a client that does not bound it.
+    Rate(Path),
+    /// Of 1 KB, by h2load.
+    Http2Rate,
     /// At half of the slowest one's rate in the case of this name.
     P99(&'static str, Path),
     Handshakes {
@@ -90,14 +90,14 @@ const CASES: &[Case] = &[
     case(
         "h1-requests-per-s",
         Behind::Clear,
-        Measure::Rate(Protocol::Http1),
+        Measure::Rate(Path::Small),
     ),
+    case("h2-requests-per-s", Behind::Clear, Measure::Http2Rate),
     case(
-        "h2-requests-per-s",
+        "h1-64k-requests-per-s",
         Behind::Clear,
-        Measure::Rate(Protocol::Http2),
+        Measure::Rate(Path::Large),
     ),
-    case("h1-64k-requests-per-s", Behind::Clear, Measure::LargeRate),
     case(
         "full-handshakes-per-s",
         Behind::Clear,
@@ -111,12 +111,12 @@ const CASES: &[Case] = &[
     case(
         "h1-mtls-requests-per-s",
         Behind::MutualTls,
-        Measure::Rate(Protocol::Http1),
+        Measure::Rate(Path::Small),
     ),
     case(
         "h1-64k-mtls-requests-per-s",
         Behind::MutualTls,
-        Measure::LargeRate,
+        Measure::Rate(Path::Large),
     ),
     case(
         "h1-p99-us",
@@ -241,8 +241,8 @@ fn one(
     };
     let before = target.cpu_time()?;
     let (value, count) = match case.measure {
-        Measure::Rate(protocol) => load.rate(protocol)?,
-        Measure::LargeRate => load.own_rate(bench, Path::Large)?,
+        Measure::Rate(path) => load.rate(bench, path)?,
+        Measure::Http2Rate => load.http2_rate()?,
         Measure::Handshakes { resumed } => load.handshakes(resumed)?,
         Measure::P99(of, path) => {
             let rate = slowest(rows, of).with_context(|| format!("{of} was not measured"))? / 2.0;
