@@ -123,7 +123,8 @@ async fn say(question: Question) {
     println!("{}", serde_json::json!(answer));
 }
 
-fn runtime(threads: usize) -> Result<Runtime> {
+/// One on a single core saves itself the threads.
+pub(super) fn runtime(threads: usize) -> Result<Runtime> {
     let runtime = match threads {
         1 => Builder::new_current_thread().enable_all().build(),
         _ => Builder::new_multi_thread()

@@ -3,6 +3,7 @@
 use std::{
     io::Read as _,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use rustls::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, aws_lc_rs::kx_group},
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use tokio::{
@@ -23,6 +24,8 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{backend, same_share::SameShare};
 
 #[derive(Debug, Args)]
 pub(super) struct Handshakes {
@@ -128,9 +131,7 @@ async fn ask(stream: &mut TlsStream<TcpStream>) -> Result<()> {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?)
+    backend::runtime(thread::available_parallelism()?.get())
 }
 
 /// The server is the one under test: checking it would measure the client.
@@ -138,7 +139,7 @@ pub(super) fn connector(resumes: bool) -> Result<TlsConnector> {
     // AES-128 first, as browsers have it; whoever follows the client's order is spared SHA-384. X25519 alone: OpenSSL 3.0,
     // which is under nginx and HAProxy, has no ML-KEM, and foobar would do more work than they.
     let provider = Arc::new(CryptoProvider {
-        kx_groups: vec![kx_group::X25519],
+        kx_groups: vec![&SameShare],
         ..(*foobar::proxy::tls::provider()).clone()
     });
     let mut config = ClientConfig::builder_with_provider(provider)

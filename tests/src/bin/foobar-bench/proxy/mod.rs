@@ -6,6 +6,7 @@ mod client;
 mod load;
 mod peers;
 mod questions;
+mod same_share;
 mod serve;
 
 use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, thread};
@@ -316,16 +317,23 @@ fn table(rows: &Rows) -> String {
     text
 }
 
-/// foobar against the better of the others; above 1 is better, also where less is.
+/// foobar against the better of the others; above 1 is better, also where less is. The median of the rounds' own ratios:
+/// what changes the machine's speed from round to round is in both sides of each.
 fn ratio(rows: &Rows, index: usize, name: &str) -> Option<f64> {
-    let of = |peer| rows.get(&(index, peer)).map(|row| median(&row.values));
-    let others = [of(Peer::Nginx)?, of(Peer::Haproxy)?];
-    let own = of(Peer::Foobar)?;
-    Some(if is_better_when_less(name) {
-        best(name, &others) / own
-    } else {
-        own / best(name, &others)
-    })
+    let of = |peer| Some(&rows.get(&(index, peer))?.values);
+    let (own, nginx, haproxy) = (of(Peer::Foobar)?, of(Peer::Nginx)?, of(Peer::Haproxy)?);
+    let ratios: Vec<_> = own
+        .iter()
+        .zip(nginx.iter().zip(haproxy))
+        .map(|(own, (nginx, haproxy))| {
+            let others = best(name, &[*nginx, *haproxy]);
+            match is_better_when_less(name) {
+                true => others / own,
+                false => own / others,
+            }
+        })
+        .collect();
+    Some(median(&ratios))
 }
 
 fn envelope(rows: &Rows, cores: usize) -> Value {
@@ -340,9 +348,13 @@ fn envelope(rows: &Rows, cores: usize) -> Value {
                 "unit": unit(name),
                 "best": best(name, &row.values),
                 "rounds": row.values.len(),
+                "values": row.values,
             });
             if !row.costs.is_empty() {
                 case["proxy-core-us"] = json!(median(&row.costs));
+            }
+            if *peer == Peer::Foobar {
+                case["ratio-to-the-better"] = json!(ratio(rows, *index, name));
             }
             case
         })
@@ -386,3 +398,24 @@ impl Drop for Directory {
 
 /// Memory hardly varies.
 const IDLE_ROUNDS: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_changes_its_speed_changes_no_ratio() {
+        let row = |values: &[f64]| Row {
+            values: values.to_vec(),
+            costs: Vec::new(),
+        };
+        let rows = Rows::from([
+            ((0, Peer::Foobar), row(&[300.0, 100.0, 200.0])),
+            ((0, Peer::Nginx), row(&[150.0, 50.0, 100.0])),
+            ((0, Peer::Haproxy), row(&[120.0, 40.0, 90.0])),
+        ]);
+        assert_eq!(ratio(&rows, 0, "h1-requests-per-s"), Some(2.0));
+        assert_eq!(ratio(&rows, 0, "h1-p99-us"), Some(0.4));
+        assert_eq!(ratio(&rows, 1, "h2-requests-per-s"), None);
+    }
+}
