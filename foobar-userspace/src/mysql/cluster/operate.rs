@@ -127,6 +127,7 @@ impl Cluster {
                 };
                 self.memory.last_failover = None;
                 self.hindrance = None;
+                self.attempts = Attempts::default();
                 Ok((
                     "automatic failover may act again".to_owned(),
                     vec![Effect::Audit("resumed by hand".to_owned())],
