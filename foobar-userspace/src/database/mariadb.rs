@@ -116,11 +116,11 @@ fn replication(row: &Row, executed: &GtidSet) -> Result<Replication, Failure> {
     })
 }
 
-/// Asks for the newest term and this node's beat.
+/// Asks for the newest term and this node's beat: one row, also where neither is there yet.
 pub fn own_rows(node: &str) -> String {
     format!(
-        "SELECT (SELECT MAX(term) FROM foobar.term), (SELECT server FROM foobar.term ORDER BY term DESC LIMIT 1), \
-         (SELECT who FROM foobar.term ORDER BY term DESC LIMIT 1), (SELECT at FROM foobar.heartbeat WHERE node = {})",
+        "SELECT (SELECT CONCAT_WS(' ', term, server, who) FROM foobar.term ORDER BY term DESC LIMIT 1), \
+         (SELECT at FROM foobar.heartbeat WHERE node = {})",
         quoted(node)
     )
 }
@@ -130,12 +130,17 @@ pub fn term_and_beat(rows: &[Row]) -> (Option<Term>, Option<u64>) {
     let Some(row) = rows.first() else {
         return (None, None);
     };
-    let term = text(row, 0).parse().ok().map(|number| Term {
-        number,
-        server: ServerId(text(row, 1)),
-        origin: Origin::read(&text(row, 2)),
-    });
-    (term, text(row, 3).parse().ok())
+    (term(&text(row, 0)), text(row, 1).parse().ok())
+}
+
+/// `7 3 failover by lb1`: its number, the server's id, and who began it.
+fn term(row: &str) -> Option<Term> {
+    let mut parts = row.splitn(3, ' ');
+    Some(Term {
+        number: parts.next()?.parse().ok()?,
+        server: ServerId(parts.next()?.to_owned()),
+        origin: Origin::read(parts.next().unwrap_or_default()),
+    })
 }
 
 pub async fn perform(
@@ -360,3 +365,19 @@ pub const QUESTIONS: Questions = Questions {
         WHERE PRIVILEGE_TYPE IN ('SUPER', 'READ_ONLY ADMIN', 'READ ONLY ADMIN') AND GRANTEE NOT LIKE '%@_localhost_' \
         AND GRANTEE NOT LIKE '_root_@%'",
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_term_is_read_with_whoever_began_it() {
+        let origin = Origin::FailoverByItself;
+        let row = format!("7 3 {}", origin.noted("lb 1"));
+        let read = term(&row).expect("a term");
+        assert_eq!((read.number, read.server.0.as_str()), (7, "3"));
+        assert_eq!(read.origin, origin);
+        assert!(term("8 2 ").is_some());
+        assert!(term("").is_none());
+    }
+}

@@ -159,7 +159,7 @@ fn a_failover_that_left_all_as_it_was_is_tried_again_and_not_for_ever() {
     let primary = (0, picture(1, None, 0, 0));
     see(&mut cluster, &[primary, deaf(2), deaf(3)], at(start, 0));
     cluster.lead(true);
-    let mut begun = |cluster: &mut Cluster, steps: Range<u64>| {
+    let begun = |cluster: &mut Cluster, steps: Range<u64>| {
         let mut begun = Vec::new();
         for step in steps {
             let now = at(start, step * 100);
