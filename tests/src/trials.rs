@@ -51,8 +51,10 @@ pub struct Report {
     /// For how long each switchover let nobody write: by its own account, and as the writers saw it.
     pub switchover_readonly_ms: Quantiles,
     pub switchover_outage_ms: Quantiles,
-    /// Checks of members that were well.
+    /// Checks of members that were well, in a lab at rest before the first trial.
     pub check_ms: Quantiles,
+    /// The same before each trial, while what the one before it did to the servers dies away.
+    pub check_between_trials_ms: Quantiles,
     pub soak: Option<Soak>,
 }
 
@@ -75,6 +77,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Result<Report> {
         bail!("these databases cannot be had: {why}");
     }
     let mut bench = Bench::new(plan.databases, progress)?;
+    bench.rest()?;
     let only = bench.possible(&plan.only);
     for (number, nemesis) in (1..=plan.trials).zip(only.iter().cycle()) {
         let crowd = Crowd {
@@ -183,7 +186,7 @@ impl<'a> Bench<'a> {
             Err(error) => return Err(error),
         };
         self.without_lab = 0;
-        self.sample_checks(&lab);
+        self.checks.extend(checks(&lab, SAMPLES));
         let arena = Arena {
             lab: &lab,
             writer: env::current_exe()?,
@@ -205,17 +208,12 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn sample_checks(&mut self, lab: &Lab) {
-        for _ in 0..SAMPLES {
-            let members = lab.cluster().map(|cluster| cluster.members);
-            let well = members
-                .into_iter()
-                .flatten()
-                .filter(|member| member.state == "up");
-            self.checks
-                .extend(well.filter_map(|member| member.check_milliseconds));
-            thread::sleep(SAMPLE);
-        }
+    fn rest(&mut self) -> Result<()> {
+        let lab = self.lab()?;
+        thread::sleep(SETTLE);
+        self.report.check_ms = Quantiles::of(checks(&lab, RESTING_SAMPLES));
+        self.lab = Some(lab);
+        Ok(())
     }
 
     fn soak(&mut self, length: Duration) -> Result<()> {
@@ -236,10 +234,24 @@ impl<'a> Bench<'a> {
         if self.lab.take().is_some() {
             Lab::down(self.options.foobar.as_deref())?;
         }
-        self.report.check_ms = Quantiles::of(self.checks);
+        self.report.check_between_trials_ms = Quantiles::of(self.checks);
         self.report.add_up();
         Ok(self.report)
     }
+}
+
+/// What the checks of members that are well took, one look after the other.
+fn checks(lab: &Lab, looks: u32) -> Vec<f64> {
+    let look = |_| {
+        thread::sleep(SAMPLE);
+        lab.cluster().map(|cluster| cluster.members)
+    };
+    (0..looks)
+        .filter_map(look)
+        .flatten()
+        .filter(|member| member.state == "up")
+        .filter_map(|member| member.check_milliseconds)
+        .collect()
 }
 
 impl Report {
@@ -315,7 +327,8 @@ impl Report {
             ("a thousand clients told", &self.crowd_reset_ms),
             ("switchover, read-only", &self.switchover_readonly_ms),
             ("switchover, as seen", &self.switchover_outage_ms),
-            ("checks", &self.check_ms),
+            ("checks at rest", &self.check_ms),
+            ("checks between trials", &self.check_between_trials_ms),
         ] {
             if let (Some(p50), Some(p99), Some(max)) = (quantiles.p50, quantiles.p99, quantiles.max)
             {
@@ -404,4 +417,8 @@ const THOUSAND: Crowd = Crowd {
 };
 /// Looks at the checks before each trial.
 const SAMPLES: u32 = 4;
+/// Six hundred checks of three members.
+const RESTING_SAMPLES: u32 = 200;
+/// After the lab's start.
+const SETTLE: Duration = Duration::from_secs(3);
 const SAMPLE: Duration = Duration::from_millis(210);
