@@ -129,6 +129,9 @@ pub static BACKEND_TRAFFIC: PerCpuArray<Traffic, { MAX_BACKENDS as usize }> = Pe
 pub static LABELS: HashMap<LabelKey, Label, 20_480> = HashMap::new();
 #[btf_map]
 static WORKSPACES: PerCpuArray<Workspaces, 1> = PerCpuArray::new();
+/// A `bpf_fib_lookup`: on the stack it would be an eighth of what all functions share.
+#[btf_map]
+static QUESTIONS: PerCpuArray<[u32; QUESTION_WORDS], 1> = PerCpuArray::new();
 #[btf_map]
 pub static TRACE: Array<Trace, 1> = Array::new();
 #[btf_map]
@@ -586,16 +589,31 @@ const FIB_SUCCESS: i64 = 0;
 const FIB_NO_NEIGHBOUR: i64 = 7;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
+const QUESTION_WORDS: usize = size_of::<bpf_fib_lookup>() / 4;
 
 impl Maps {
+    /// Asks the kernel by a question to which `ask` gives the addresses.
     #[inline(always)]
-    fn fib(&self, mut question: bpf_fib_lookup) -> Route {
+    fn fib(&self, family: u8, ask: impl FnOnce(&mut bpf_fib_lookup)) -> Route {
+        let Some(words) = QUESTIONS.get_ptr_mut(0) else {
+            return Route::None;
+        };
+        // Not known to be zeros, of which LLVM would make a call of memset.
+        let zero = opaque(0) as u32;
+        // SAFETY: this CPU's own, and no program interrupts this one on it; a structure of integers as long as the words
+        // and aligned to 4, as they are.
+        let question = unsafe {
+            *words = [zero; QUESTION_WORDS];
+            &mut *words.cast::<bpf_fib_lookup>()
+        };
+        question.family = family;
         question.ifindex = self.ingress_ifindex;
+        ask(question);
         // SAFETY: the program's own context, and a structure of the size that is given.
         let answer = unsafe {
             fib_lookup(
                 self.context,
-                &raw mut question,
+                &raw mut *question,
                 size_of::<bpf_fib_lookup>() as i32,
                 0,
             )
@@ -630,7 +648,7 @@ macro_rules! tables_of {
         $flows:ident,
         $fragments:ident, $prefixes:ident, $hosts:ident, $jail:ident, $buckets:ident,
         $endpoint:ty, $client:ty, $flow:ty, $datagram:ty, $member:ty, $bucket:ty,
-        $question:expr
+        $protocol:ident, $source:ident, $destination:ident
     ) => {
         impl TablesOf<$family> for Maps {
             #[inline(always)]
@@ -660,7 +678,10 @@ macro_rules! tables_of {
 
             #[inline(always)]
             fn kernel_route(&self, source: $address, destination: $address) -> Route {
-                self.fib($question(source, destination))
+                self.fib($protocol, |question| {
+                    question.__bindgen_anon_3.$source = source;
+                    question.__bindgen_anon_4.$destination = destination;
+                })
             }
 
             #[inline(always)]
@@ -821,12 +842,9 @@ tables_of!(
     DatagramV4,
     MemberV4,
     BucketV4,
-    |source, destination| {
-        let mut question = empty_question(AF_INET);
-        question.__bindgen_anon_3.ipv4_src = source;
-        question.__bindgen_anon_4.ipv4_dst = destination;
-        question
-    }
+    AF_INET,
+    ipv4_src,
+    ipv4_dst
 );
 
 tables_of!(
@@ -852,21 +870,10 @@ tables_of!(
     DatagramV6,
     MemberV6,
     BucketV6,
-    |source, destination| {
-        let mut question = empty_question(AF_INET6);
-        question.__bindgen_anon_3.ipv6_src = source;
-        question.__bindgen_anon_4.ipv6_dst = destination;
-        question
-    }
+    AF_INET6,
+    ipv6_src,
+    ipv6_dst
 );
-
-#[inline(always)]
-fn empty_question(family: u8) -> bpf_fib_lookup {
-    // SAFETY: a structure of integers.
-    let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
-    question.family = family;
-    question
-}
 
 /// Writes the next frame of `EMISSIONS` over this one; where it goes out.
 #[inline(always)]
