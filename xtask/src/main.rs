@@ -13,6 +13,7 @@ mod processes;
 mod product;
 mod refusal;
 mod setup;
+mod stack;
 mod steps;
 mod suite;
 mod toolchain;

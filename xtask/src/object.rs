@@ -1,4 +1,4 @@
-//! The BPF objects: compiled with a compiler of their own, refused when they could panic.
+//! The BPF objects: compiled with a compiler of their own, refused when a kernel would refuse them.
 
 use std::{
     fs, io,
@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     refusal::{Refusal, Status},
     setup::BpfTools,
+    stack,
     steps::Steps,
     workspace::Workspace,
 };
@@ -67,6 +68,7 @@ impl Object {
         let built = target.join(TARGET).join("bpf").join(self.bin);
         let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
         refuse_panics(&built, &bytes)?;
+        refuse_deep_stacks(&built, &bytes)?;
         let accepted = self.accepted(workspace);
         keep(&accepted, &bytes).with_context(|| format!("cannot write {}", accepted.display()))?;
         Ok(accepted)
@@ -109,6 +111,25 @@ fn refuse_panics(object: &Path, bytes: &[u8]) -> Result<(), Refusal> {
             symbols.join("\n  ")
         ),
     ))
+}
+
+/// What the kernel at hand takes an older one may refuse.
+fn refuse_deep_stacks(object: &Path, bytes: &[u8]) -> Result<()> {
+    let chain = stack::deepest(bytes).with_context(|| format!("in {}", object.display()))?;
+    if chain.bytes <= stack::MOST {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Status::DeepStack,
+        format!(
+            "{}: functions that are active at once take {} bytes of stack, and Linux before 6.8 gives them {}:\n  {chain}\n\
+             keep large values in maps of a CPU, or pass them by reference",
+            object.display(),
+            chain.bytes,
+            stack::MOST
+        ),
+    )
+    .into())
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

@@ -16,6 +16,7 @@ pub enum Status {
     NoCompiler = 3,
     NoLinker = 4,
     PanicInObject = 5,
+    DeepStack = 6,
     NotPermitted = 77,
 }
 
