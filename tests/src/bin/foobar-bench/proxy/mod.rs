@@ -317,23 +317,25 @@ fn table(rows: &Rows) -> String {
     text
 }
 
-/// foobar against the better of the others; above 1 is better, also where less is. The median of the rounds' own ratios:
-/// what changes the machine's speed from round to round is in both sides of each.
+/// foobar against the better of the others; above 1 is better, also where less is.
 fn ratio(rows: &Rows, index: usize, name: &str) -> Option<f64> {
     let of = |peer| Some(&rows.get(&(index, peer))?.values);
-    let (own, nginx, haproxy) = (of(Peer::Foobar)?, of(Peer::Nginx)?, of(Peer::Haproxy)?);
-    let ratios: Vec<_> = own
-        .iter()
-        .zip(nginx.iter().zip(haproxy))
-        .map(|(own, (nginx, haproxy))| {
-            let others = best(name, &[*nginx, *haproxy]);
-            match is_better_when_less(name) {
-                true => others / own,
-                false => own / others,
-            }
+    let own = of(Peer::Foobar)?;
+    let others = [of(Peer::Nginx)?, of(Peer::Haproxy)?];
+    let ratios = others.map(|other| ratio_to(own, other, name));
+    ratios.into_iter().reduce(f64::min)
+}
+
+/// The median of the rounds' own ratios: what changes the machine's speed from round to round is in both sides of each.
+fn ratio_to(own: &[f64], other: &[f64], name: &str) -> f64 {
+    let rounds = own.iter().zip(other);
+    let ratios: Vec<_> = rounds
+        .map(|(own, other)| match is_better_when_less(name) {
+            true => other / own,
+            false => own / other,
         })
         .collect();
-    Some(median(&ratios))
+    median(&ratios)
 }
 
 fn envelope(rows: &Rows, cores: usize) -> Value {
