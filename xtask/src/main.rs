@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod conformance;
+mod kernels;
 mod lab;
 mod linker;
 mod machine;
@@ -87,7 +88,10 @@ enum Task {
     Test {
         #[command(flatten)]
         agreement: Agreement,
-        /// Only tests whose names contain this
+        /// Instead of all that, try foobar under every kernel that Debian offers, each in a virtual machine
+        #[arg(long)]
+        kernels: bool,
+        /// Only tests whose names contain this, or kernels whose version begins with it
         filter: Option<String>,
     },
 
@@ -238,8 +242,13 @@ fn perform(task: Task) -> Result<ExitCode> {
             LabTask::Status => lab::status(workspace, steps),
             LabTask::Exec { node, command } => lab::exec(workspace, steps, node, command),
         },
-        Task::Test { agreement, filter } => {
-            suite::run(workspace, steps, agreement.consent(), filter.as_deref())
+        Task::Test {
+            agreement,
+            kernels,
+            filter,
+        } => {
+            let run = if kernels { kernels::run } else { suite::run };
+            run(workspace, steps, agreement.consent(), filter.as_deref())
         }
         Task::Conformance { agreement, filter } => {
             conformance::run(workspace, steps, agreement.consent(), filter.as_deref())

@@ -100,6 +100,14 @@ pub const CONFORMANCE: &[Need] = &[
     need("/usr/lib/python3.11/ensurepip/__main__.py", "python3-venv"),
 ];
 
+/// What `cargo xtask test --kernels` needs beside the lab.
+pub const KERNELS: &[Need] = &[
+    need("qemu-system-x86_64", "qemu-system-x86"),
+    need("busybox", "busybox-static"),
+    need("strip", "binutils"),
+    need("xz", "xz-utils"),
+];
+
 const fn need(program: &'static str, package: &'static str) -> Need {
     Need {
         program,
