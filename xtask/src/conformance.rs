@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 
 use crate::{
-    machine, packages,
+    machine,
     product::Product,
     setup::{self, Consent, Scope},
     steps::Steps,
@@ -20,15 +20,7 @@ pub fn run(
     filter: Option<&str>,
 ) -> Result<ExitCode> {
     machine::refuse_unless_capable("conformance")?;
-    let tools = setup::ensure(workspace, steps, Scope::Lab, consent)?;
-    let missing: Vec<&str> = packages::CONFORMANCE
-        .iter()
-        .filter(|need| need.is_missing())
-        .map(|need| need.package)
-        .collect();
-    if !missing.is_empty() {
-        packages::install(steps, &missing, &[])?;
-    }
+    let tools = setup::ensure(workspace, steps, Scope::Conformance, consent)?;
     let environment = workspace.target.join("xtask/conformance");
     if !environment.join("bin/sslyze").exists() {
         let mut make = Command::new("/usr/bin/python3");

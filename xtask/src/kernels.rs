@@ -13,7 +13,6 @@ use anyhow::{Context as _, Result, ensure};
 
 use self::{guest::Guest, offer::Kernel};
 use crate::{
-    packages,
     product::Product,
     setup::{self, Consent, Scope},
     steps::Steps,
@@ -27,15 +26,7 @@ pub fn run(
     consent: Consent,
     only: Option<&str>,
 ) -> Result<ExitCode> {
-    let tools = setup::ensure(workspace, steps, Scope::Lab, consent)?;
-    let missing: Vec<&str> = packages::KERNELS
-        .iter()
-        .filter(|need| need.is_missing())
-        .map(|need| need.package)
-        .collect();
-    if !missing.is_empty() {
-        packages::install(steps, &missing, &[])?;
-    }
+    let tools = setup::ensure(workspace, steps, Scope::Kernels, consent)?;
     let kernels = offered(only)?;
     let product = Product::build(workspace, steps, &tools, Profile::Dev)?;
     let table = table_of_packets(workspace, steps, &product)?;

@@ -96,12 +96,12 @@ pub const LAB: &[Need] = &[
 /// What `cargo xtask conformance` needs beside the lab.
 pub const CONFORMANCE: &[Need] = &[
     need("testssl", "testssl.sh"),
-    need("chromium", "chromium"),
     need("/usr/lib/python3.11/ensurepip/__main__.py", "python3-venv"),
 ];
 
-/// What `cargo xtask test --kernels` needs beside the lab.
+/// What `cargo xtask test --kernels` needs.
 pub const KERNELS: &[Need] = &[
+    need("ip", "iproute2"),
     need("qemu-system-x86_64", "qemu-system-x86"),
     need("busybox", "busybox-static"),
     need("strip", "binutils"),

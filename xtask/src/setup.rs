@@ -43,6 +43,22 @@ pub enum Scope {
     Build,
     /// And what the lab runs.
     Lab,
+    /// And what the slow suites run.
+    Conformance,
+    /// What building takes, and what virtual machines are made of and run by.
+    Kernels,
+}
+
+impl Scope {
+    fn needs(self) -> impl Iterator<Item = Need> {
+        let needs: &[&[Need]] = match self {
+            Self::Build => &[],
+            Self::Lab => &[packages::LAB],
+            Self::Conformance => &[packages::LAB, packages::CONFORMANCE],
+            Self::Kernels => &[packages::KERNELS],
+        };
+        needs.iter().copied().flatten().copied()
+    }
 }
 
 /// Whether to ask before anything is installed.
@@ -116,18 +132,10 @@ impl Missing {
             }
             Err(_) => None,
         };
-        let programs = match scope {
-            Scope::Build => Vec::new(),
-            Scope::Lab => packages::LAB
-                .iter()
-                .copied()
-                .filter(Need::is_missing)
-                .collect(),
-        };
         Self {
             toolchain,
             linker,
-            programs,
+            programs: scope.needs().filter(Need::is_missing).collect(),
         }
     }
 
@@ -169,7 +177,7 @@ impl Missing {
         }
         if !self.programs.is_empty() {
             let names: Vec<&str> = self.programs.iter().map(|need| need.package).collect();
-            lines.push(format!("  {} (what the lab runs)", names.join(" ")));
+            lines.push(format!("  {} (programs that are run)", names.join(" ")));
         }
         for service in self.services() {
             lines.push(format!(

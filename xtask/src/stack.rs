@@ -5,8 +5,10 @@ use std::{
     fmt,
 };
 
-use anyhow::{Context as _, Result};
-use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SymbolKind};
+use anyhow::{Context as _, Result, ensure};
+use object::{
+    Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionKind, SymbolKind,
+};
 
 /// Bytes that all functions which are active at once may take, `MAX_BPF_STACK` of every kernel.
 pub const MOST: u32 = 512;
@@ -46,7 +48,7 @@ struct Function {
 ///
 /// # Errors
 ///
-/// What is no object.
+/// What is no object, or has no functions.
 pub fn deepest(bytes: &[u8]) -> Result<Chain> {
     let functions = functions(bytes)?;
     let mut known = BTreeMap::new();
@@ -85,35 +87,44 @@ fn below(
 fn functions(bytes: &[u8]) -> Result<BTreeMap<Place, Function>> {
     let file = object::File::parse(bytes).context("no object file")?;
     let mut functions = BTreeMap::new();
-    for symbol in file
-        .symbols()
-        .filter(|symbol| symbol.kind() == SymbolKind::Text)
+    for section in file
+        .sections()
+        .filter(|section| section.kind() == SectionKind::Text)
     {
-        let Some(index) = symbol.section_index().filter(|_| symbol.size() > 0) else {
+        let index = section.index();
+        let (code, relocations) = (section.data()?, relocations(&file, &section)?);
+        let here = file.symbols().filter(|symbol| {
+            symbol.kind() == SymbolKind::Text && symbol.section_index() == Some(index)
+        });
+        for symbol in here.filter(|symbol| symbol.size() > 0) {
+            let place = (index.0, symbol.address());
+            let start = usize::try_from(symbol.address())?;
+            let end = start + usize::try_from(symbol.size())?;
+            let code = code
+                .get(start..end)
+                .context("a symbol beyond its section")?;
+            let (own, calls) = read(code, place, &relocations);
+            let name = format!("{:#}", rustc_demangle::demangle(symbol.name()?));
+            functions.insert(place, Function { name, own, calls });
+        }
+    }
+    ensure!(!functions.is_empty(), "no function has a size");
+    Ok(functions)
+}
+
+fn relocations(file: &object::File<'_>, section: &object::Section<'_, '_>) -> Result<Relocations> {
+    let mut relocations = Relocations::new();
+    for (offset, relocation) in section.relocations() {
+        let RelocationTarget::Symbol(target) = relocation.target() else {
             continue;
         };
-        let section = file.section_by_index(index)?;
-        let start = usize::try_from(symbol.address())?;
-        let end = start + usize::try_from(symbol.size())?;
-        let code = section.data()?;
-        let code = code
-            .get(start..end)
-            .context("a symbol beyond its section")?;
-        let mut relocations = BTreeMap::new();
-        for (offset, relocation) in section.relocations() {
-            if let RelocationTarget::Symbol(target) = relocation.target() {
-                let target = file.symbol_by_index(target)?;
-                if let Some(section) = target.section_index() {
-                    let is_section = target.kind() == SymbolKind::Section;
-                    relocations.insert(offset, (section.0, target.address(), is_section));
-                }
-            }
+        let target = file.symbol_by_index(target)?;
+        if let Some(section) = target.section_index() {
+            let is_section = target.kind() == SymbolKind::Section;
+            relocations.insert(offset, (section.0, target.address(), is_section));
         }
-        let (own, calls) = read(code, (index.0, symbol.address()), &relocations);
-        let name = format!("{:#}", rustc_demangle::demangle(symbol.name()?));
-        functions.insert((index.0, symbol.address()), Function { name, own, calls });
     }
-    Ok(functions)
+    Ok(relocations)
 }
 
 /// Symbols that instructions name, by offset: their section, their address, and whether the instruction's own number is

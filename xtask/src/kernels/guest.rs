@@ -81,8 +81,8 @@ impl Guest<'_> {
             .and_then(|extension| extension.to_str())
         {
             Some("xz") => {
-                let unpack = format!("xz -dc {found} > {}", to.display());
-                succeed(Command::new("sh").args(["-c", &unpack])).map(drop)
+                let to = fs::File::create(to)?;
+                succeed(Command::new("xz").arg("-dc").arg(found).stdout(to)).map(drop)
             }
             _ => fs::copy(found, to)
                 .map(drop)
