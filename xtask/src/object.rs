@@ -122,7 +122,7 @@ fn refuse_deep_stacks(object: &Path, bytes: &[u8]) -> Result<()> {
     Err(Refusal::new(
         Status::DeepStack,
         format!(
-            "{}: functions that are active at once take {} bytes of stack, and Linux before 6.8 gives them {}:\n  {chain}\n\
+            "{}: functions that are active at once take {} bytes of stack as Linux 6.1 counts them, and there are {}:\n  {chain}\n\
              keep large values in maps of a CPU, or pass them by reference",
             object.display(),
             chain.bytes,

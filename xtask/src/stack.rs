@@ -13,7 +13,8 @@ use object::{
 /// Bytes that all functions which are active at once may take, `MAX_BPF_STACK` of every kernel.
 pub const MOST: u32 = 512;
 
-/// Before Linux 6.8 a function's share is rounded up to so much (`round_up(max(depth, 1), 32)` in `check_max_stack_depth`).
+/// A function's share is rounded up to so much by Linux 6.1, and by every kernel without a JIT (`round_up(max(depth, 1), 32)` in
+/// `check_max_stack_depth`); with one, later kernels round up to 16.
 const ROUNDED_TO: u32 = 32;
 
 /// Functions that are active at once, the first the program.

@@ -95,7 +95,11 @@ fn url(port: u16) -> String {
 pub(super) fn warm_up(cores: &str, port: u16) -> Result<()> {
     let mut command = pinned(cores, "wrk");
     command.args(["-t1", "-c50", "-d1s", "-H", "Host: www.foobar.com"]);
-    output(command.arg(url(port))).map(drop)
+    let text = output(command.arg(url(port)))?;
+    if text.contains("Non-2xx") || text.contains("Socket errors") {
+        bail!("wrk met errors:\n{text}");
+    }
+    Ok(())
 }
 
 /// Connections that had one answer and are idle as long as this lives.
